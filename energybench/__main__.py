@@ -1,0 +1,5 @@
+"""`python -m energybench`."""
+
+from energybench.cli import main
+
+raise SystemExit(main())

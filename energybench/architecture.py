@@ -1,0 +1,283 @@
+"""Networks as data: layers as dataclasses, and everything that follows from them without a framework.
+
+A description is built once by a plugin and turned into blocks by every engine. Shapes are
+``(channels, height, width)`` or ``(units,)`` of one sample; the batch axis is never part of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from energybench.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+FLOPS_PER_MAC = 2
+TRAINING_PASSES = 3
+"""Training counts three times the forward pass: forward, gradient of inputs, gradient of weights."""
+
+ACTIVATION_BYTES = 4
+"""Bytes of one activation in float32."""
+
+
+def _window(size: int, kernel: int, stride: int, padding: int, what: str) -> int:
+    out = (size + 2 * padding - kernel) // stride + 1
+    if size + 2 * padding < kernel or out < 1:
+        raise ConfigError(
+            f"{what}: a window of {kernel} does not fit a map of {size} with padding {padding}; use a larger input size"
+        )
+    return out
+
+
+def _maps(shape: Shape, what: str) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ConfigError(f"{what} takes maps of shape (C, H, W), not {shape}")
+    return shape[0], shape[1], shape[2]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer. Subclasses override what differs from an element-wise layer without weights."""
+
+    @property
+    def kind(self) -> str:
+        """Lower-case name of the layer's type, as tables show it."""
+        return type(self).__name__.lower()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of `shape`; raises ConfigError where the input does not fit."""
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        """Number of trained parameters (running statistics are not trained)."""
+        return 0
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates of one forward pass of one sample."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """2-D convolution with square kernel; `groups` splits input and output channels."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    bias: bool = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, height, width = _maps(shape, "conv2d")
+        if channels % self.groups or self.channels % self.groups:
+            raise ConfigError(f"conv2d: {channels} -> {self.channels} channels do not divide into {self.groups} groups")
+        return (
+            self.channels,
+            _window(height, self.kernel, self.stride, self.padding, "conv2d"),
+            _window(width, self.kernel, self.stride, self.padding, "conv2d"),
+        )
+
+    def parameters(self, shape: Shape) -> int:
+        weights = self.channels * (shape[0] // self.groups) * self.kernel**2
+        return weights + (self.channels if self.bias else 0)
+
+    def macs(self, shape: Shape) -> int:
+        return math.prod(self.output_shape(shape)) * (shape[0] // self.groups) * self.kernel**2
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """Fully connected layer; maps are flattened in (C, H, W) order first."""
+
+    units: int
+    bias: bool = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (self.units,)
+
+    def parameters(self, shape: Shape) -> int:
+        return math.prod(shape) * self.units + (self.units if self.bias else 0)
+
+    def macs(self, shape: Shape) -> int:
+        return math.prod(shape) * self.units
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalisation over N, H, W; `momentum` is the share of the old running statistics that is kept."""
+
+    eps: float = 1e-5
+    momentum: float = 0.9
+
+    def parameters(self, shape: Shape) -> int:
+        return 2 * shape[0]
+
+
+@dataclass(frozen=True)
+class ReLU(Layer):
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True)
+class MaxPool(Layer):
+    """Maximum over square windows, floor convention: a last window that does not fit is dropped."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, height, width = _maps(shape, "maxpool")
+        return (
+            channels,
+            _window(height, self.kernel, self.stride, self.padding, "maxpool"),
+            _window(width, self.kernel, self.stride, self.padding, "maxpool"),
+        )
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Layer):
+    """Mean of each map."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (_maps(shape, "globalavgpool")[0], 1, 1)
+
+
+@dataclass(frozen=True)
+class LRN(Layer):
+    """Local response normalisation across channels: x / (k + alpha/size * sum(x^2)) ** beta.
+
+    `alpha` is divided by `size`, and `k` is 1 (Caffe's and torch's convention; MXNet's default k is 2).
+    """
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Zeroes each activation with probability `rate` while training."""
+
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """Sum of `body` and `shortcut` (empty: the identity). An activation after the sum is a layer of its own."""
+
+    body: tuple[Layer, ...]
+    shortcut: tuple[Layer, ...] = ()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        main, side = _through(self.body, shape), _through(self.shortcut, shape)
+        if main != side:
+            raise ConfigError(f"residual: body gives {main}, shortcut gives {side}; they must be equal to be summed")
+        return main
+
+
+def _through(layers: tuple[Layer, ...], shape: Shape) -> Shape:
+    for layer in layers:
+        shape = layer.output_shape(shape)
+    return shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer in its place: what `describe` prints and what engines name their weights after."""
+
+    name: str
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+
+    @property
+    def kind(self) -> str:
+        """The layer's type; the sum that closes a residual block is a `sum`."""
+        return "sum" if isinstance(self.layer, Residual) else self.layer.kind
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters of this layer alone."""
+        return self.layer.parameters(self.input_shape)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of this layer alone, one sample, forward."""
+        return self.layer.macs(self.input_shape)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the layer's output for one sample in float32."""
+        return math.prod(self.output_shape) * ACTIVATION_BYTES
+
+
+def _rows(layers: tuple[Layer, ...], shape: Shape, prefix: str) -> Iterator[Row]:
+    for index, layer in enumerate(layers):
+        name = f"{prefix}{index}"
+        if isinstance(layer, Residual):
+            yield from _rows(layer.body, shape, f"{name}.body.")
+            yield from _rows(layer.shortcut, shape, f"{name}.shortcut.")
+        output = layer.output_shape(shape)
+        yield Row(name, layer, shape, output)
+        shape = output
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network described.
+
+    Attributes:
+        name: registered name.
+        input_shape: (C, H, W) of one sample.
+        classes: number of classes the last layer tells apart.
+        layers: the tree of layers, input first.
+        counted_nodes: nodes the published layer count includes beside the layers, such as the loss.
+        uncounted_kinds: kinds of layers that the published count leaves out.
+    """
+
+    name: str
+    input_shape: Shape
+    classes: int
+    layers: tuple[Layer, ...]
+    counted_nodes: tuple[str, ...] = ()
+    uncounted_kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        output = _through(self.layers, self.input_shape)
+        if output != (self.classes,):
+            raise ConfigError(f"architecture {self.name!r} ends in {output}, not in {self.classes} classes")
+
+    def rows(self) -> tuple[Row, ...]:
+        """Every layer in order; a residual block's layers precede its sum."""
+        return tuple(_rows(self.layers, self.input_shape, ""))
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters in all."""
+        return sum(row.parameters for row in self.rows())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one sample."""
+        return sum(row.macs for row in self.rows())
+
+    @property
+    def training_flops(self) -> int:
+        """FLOPs to train on one sample: 3 passes of 2 FLOPs a multiply-accumulate (convolutions and dense layers)."""
+        return TRAINING_PASSES * FLOPS_PER_MAC * self.macs
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of every layer's output for one sample in float32."""
+        return sum(row.activation_bytes for row in self.rows())
+
+    @property
+    def layer_count(self) -> int:
+        """Layers as the study counts them: every node is one, plus `counted_nodes`, minus `uncounted_kinds`."""
+        counted = [row for row in self.rows() if row.kind not in self.uncounted_kinds]
+        return len(counted) + len(self.counted_nodes)

@@ -1,0 +1,73 @@
+"""What a data set is: the contract between a data plugin, the configuration and the training process.
+
+Light by design: a plugin module imports this and no array library until `open`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from energybench.architecture import Shape
+from energybench.availability import Availability
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before it is opened.
+
+    Attributes:
+        classes: number of classes.
+        labelled: False where labels mean nothing (synthetic): accuracy is then absent.
+        train_images: images in the training split.
+        validation_images: images in the validation split; 0 where there is none.
+    """
+
+    classes: int
+    labelled: bool
+    train_images: int
+    validation_images: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        images: (N, C, H, W) float32, C-contiguous.
+        labels: (N,) int64, from 0.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+class Dataset(Protocol):
+    """An opened data set, in the training process."""
+
+    def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
+        """One pass over `split`.
+
+        Training batches are shuffled by seed and epoch and all of size `batch`: what is left over at the end is dropped.
+        Validation comes in order, every image once, the last batch as large as what is left.
+        """
+
+
+class DatasetPlugin(Protocol):
+    """A data plugin. Its constructor takes the options dataclass it was registered with and reads nothing."""
+
+    def check(self) -> Availability:
+        """Whether the data are there, and if not, why and what to do."""
+
+    def info(self) -> DatasetInfo:
+        """Sizes and classes, without reading the samples; raises DataError where the data are not there."""
+
+    def open(self, input_shape: Shape, seed: int) -> Dataset:
+        """Opens it with samples of `input_shape` (C, H, W); raises DataError where they cannot be brought to it."""

@@ -1,0 +1,1 @@
+"""Reads sensors and turns their readings into joules."""

@@ -1,0 +1,1 @@
+"""One Experiment becomes one Result."""

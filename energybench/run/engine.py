@@ -1,0 +1,93 @@
+"""What an engine is: the contract between a framework's plugin, the supervisor and the worker.
+
+`Engine` is the light side, used where nothing heavy may be imported. `Trainer` lives in the worker process and owns the
+network, the optimiser and the devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from energybench.architecture import Architecture
+from energybench.availability import Availability
+from energybench.dataset import Batch
+from energybench.devices import Device
+
+if TYPE_CHECKING:
+    from energybench.config import Experiment
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a trainer needs.
+
+    Attributes:
+        experiment: the validated configuration.
+        architecture: the network described.
+        rank: number of this worker among `world`.
+        world: number of workers of this run.
+    """
+
+    experiment: Experiment
+    architecture: Architecture
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts over a validation pass; correct_top5 is None where there are fewer than 6 classes."""
+
+    images: int
+    correct_top1: int
+    correct_top5: int | None
+    loss: float
+
+
+class Trainer(Protocol):
+    """A network on its devices, ready to train. Work is asynchronous until `synchronize`."""
+
+    def feed(self, batches: Iterable[Batch]) -> Iterator[Any]:
+        """Brings batches to the devices, ahead of their use where that helps; yields what `step` takes."""
+
+    def step(self, batch: Any) -> None:
+        """Enqueues one optimiser step on one batch. May wait for a much earlier step, never for this one."""
+
+    def recent_loss(self) -> float | None:
+        """Mean loss of a recent finished step, without waiting for the devices to run dry; None before there is one."""
+
+    def take_loss(self) -> float:
+        """Mean loss over all steps since the last call; synchronises."""
+
+    def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
+        """One validation pass."""
+
+    def synchronize(self) -> None:
+        """Returns when every device has done all that was enqueued."""
+
+    def environment(self) -> Mapping[str, str]:
+        """What the framework says of itself: versions, libraries, threads."""
+
+
+class Engine(Protocol):
+    """A framework's plugin. Its constructor takes the options dataclass it was registered with and imports nothing heavy."""
+
+    def check(self) -> Availability:
+        """Whether the framework is installed, by metadata alone."""
+
+    def probe(self) -> Availability:
+        """Whether it really runs: imports it in a fresh process and computes something there. Slow; for `doctor`."""
+
+    def refuses(self, device: Device) -> str | None:
+        """Why this engine's build cannot train on `device`, with what to use instead; None where it can."""
+
+    def workers(self, devices: Sequence[Device]) -> Sequence[Sequence[Device]]:
+        """The devices of each worker process: all in one for some frameworks, one each for others."""
+
+    def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
+        """Environment variables the worker of `devices` starts with."""
+
+    def trainer(self, task: Task) -> Trainer:
+        """Builds the network on the devices; called in the worker, where heavy imports happen."""

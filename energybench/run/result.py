@@ -1,0 +1,186 @@
+"""The result of one run: what result.json holds, and the one place that reads and writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from energybench.errors import DataError
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+TRACE_FILE = "power.parquet"
+EVENTS_FILE = "events.jsonl"
+
+Status = Literal["finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class ChannelEnergy:
+    """Energy of one channel in one window.
+
+    Attributes:
+        energy_j: joules over the covered part of the window; None where nothing was read.
+        independent_u_j: standard uncertainty (k = 1) that is other in every window: edges, gaps, sampling.
+        common_u_j: standard uncertainty (k = 1) that is the same in every run on this board.
+        power_mean_w: energy over the covered time; None where nothing was read.
+        power_peak_w: highest power seen; of a counter, the highest mean between two readings.
+        readings: number of valid readings inside the window.
+        longest_gap_s: longest time without a valid reading, the window's edges counted.
+        coverage: share of the window that readings cover, 0 to 1.
+        source: name of the source that gave the energy.
+        estimated: True where no sensor stands behind it.
+    """
+
+    energy_j: float | None
+    independent_u_j: float | None
+    common_u_j: float | None
+    power_mean_w: float | None
+    power_peak_w: float | None
+    readings: int
+    longest_gap_s: float
+    coverage: float
+    source: str
+    estimated: bool
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run: `idle`, `load`, `warmup`, `train`, `validate`, ...
+
+    Attributes:
+        name: the phase.
+        epoch: 1, 2, ... for phases inside an epoch, else None.
+        start_ns: CLOCK_MONOTONIC, after the devices were synchronised; of several workers the earliest.
+        end_ns: likewise; of several workers the latest.
+        complete: False where the worker died inside it.
+        channels: channel name -> energy.
+        values: what the worker reported at its end: images, steps, loss, accuracy_top1, ...
+    """
+
+    name: str
+    epoch: int | None
+    start_ns: int
+    end_ns: int
+    complete: bool
+    channels: dict[str, ChannelEnergy]
+    values: dict[str, float]
+
+    @property
+    def time_s(self) -> float:
+        """Length in seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not finish.
+
+    Attributes:
+        kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "config", ...
+        message: one line for the user: what happened and what to do.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+        run_id: unique for ever; trackers use it to record a run exactly once.
+        status: finished, failed or interrupted. A failed run keeps what was measured.
+        failure: why, where the status is not finished.
+        config: the resolved configuration.
+        started_at: start, ISO 8601 with offset (wall clock; for people, never for arithmetic).
+        ended_at: end, likewise.
+        phases: in order of their start.
+        metrics: contract names -> values; a value that does not exist is absent.
+        epochs: one mapping a completed epoch: "epoch" and its metrics, for series.
+        tags: energy_source, energy_scope, meter, engine, quality, tdp_source, ...
+        provenance: channels, devices, packages, driver, CPU, git commit.
+        overrides: the command line's overrides of this run, as given ("batch=128").
+        sweep_id: identifies the sweep the run belongs to, or None.
+        sweep_name: readable name of the sweep, or None.
+        tracking: where it was recorded: {"run_id": ..., "uri": ...}; empty if nowhere yet.
+    """
+
+    run_id: str
+    status: Status
+    failure: Failure | None
+    config: dict[str, Any]
+    started_at: str
+    ended_at: str
+    phases: tuple[Phase, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: tuple[dict[str, float], ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    sweep_id: str | None = None
+    sweep_name: str | None = None
+    tracking: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As JSON text, schema version first."""
+        data = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: not JSON, another schema version, or fields missing, unknown or of the wrong kind.
+        """
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict):
+                raise TypeError("a result is an object")
+            version = data.pop("schema_version", None)
+            if version != SCHEMA_VERSION:
+                raise DataError(f"result: schema version {version!r}; this release reads version {SCHEMA_VERSION}")
+            return _build(data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"result: not a result of energybench: {error}") from error
+
+    def write(self, directory: Path) -> Path:
+        """Writes result.json into `directory`, whole or not at all."""
+        path = directory / RESULT_FILE
+        partial = path.with_suffix(".json.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(self.to_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Reads a result.json, or the one inside a folder; raises DataError naming the path."""
+        file = path / RESULT_FILE if path.is_dir() else path
+        try:
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, DataError) as error:
+            raise DataError(f"{file}: {error}") from error
+
+
+def _build(data: dict[str, Any]) -> Result:
+    failure = data.pop("failure")
+    phases = tuple(
+        Phase(**{**phase, "channels": {name: ChannelEnergy(**energy) for name, energy in phase["channels"].items()}})
+        for phase in data.pop("phases")
+    )
+    epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
+    return Result(
+        failure=None if failure is None else Failure(**failure),
+        phases=phases,
+        epochs=epochs,
+        overrides=overrides,
+        **data,
+    )

@@ -1,0 +1,1 @@
+"""Many results: tables, statistics, decisions."""
