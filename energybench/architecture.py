@@ -4,10 +4,12 @@ A description is built once by a plugin and turned into blocks by every engine. 
 ``(channels, height, width)`` or ``(units,)`` of one sample; the batch axis is never part of them.
 """
 
+# ruff: noqa: D102  (what a layer overrides is documented once, in Layer)
+
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from energybench.errors import ConfigError
@@ -174,13 +176,14 @@ class Residual(Layer):
     shortcut: tuple[Layer, ...] = ()
 
     def output_shape(self, shape: Shape) -> Shape:
-        main, side = _through(self.body, shape), _through(self.shortcut, shape)
+        main, side = through(self.body, shape), through(self.shortcut, shape)
         if main != side:
             raise ConfigError(f"residual: body gives {main}, shortcut gives {side}; they must be equal to be summed")
         return main
 
 
-def _through(layers: tuple[Layer, ...], shape: Shape) -> Shape:
+def through(layers: Iterable[Layer], shape: Shape) -> Shape:
+    """Shape after `layers` in turn for an input of `shape`; raises ConfigError where one does not fit."""
     for layer in layers:
         shape = layer.output_shape(shape)
     return shape
@@ -209,6 +212,11 @@ class Row:
     def macs(self) -> int:
         """Multiply-accumulates of this layer alone, one sample, forward."""
         return self.layer.macs(self.input_shape)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of this layer alone, one sample, forward: 2 a multiply-accumulate."""
+        return FLOPS_PER_MAC * self.macs
 
     @property
     def activation_bytes(self) -> int:
@@ -248,7 +256,7 @@ class Architecture:
     uncounted_kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        output = _through(self.layers, self.input_shape)
+        output = through(self.layers, self.input_shape)
         if output != (self.classes,):
             raise ConfigError(f"architecture {self.name!r} ends in {output}, not in {self.classes} classes")
 
@@ -267,9 +275,14 @@ class Architecture:
         return sum(row.macs for row in self.rows())
 
     @property
+    def forward_flops(self) -> int:
+        """FLOPs of one forward pass of one sample: 2 a multiply-accumulate of convolutions and dense layers."""
+        return FLOPS_PER_MAC * self.macs
+
+    @property
     def training_flops(self) -> int:
-        """FLOPs to train on one sample: 3 passes of 2 FLOPs a multiply-accumulate (convolutions and dense layers)."""
-        return TRAINING_PASSES * FLOPS_PER_MAC * self.macs
+        """FLOPs to train on one sample: 3 times the forward pass."""
+        return TRAINING_PASSES * self.forward_flops
 
     @property
     def activation_bytes(self) -> int:
@@ -277,7 +290,11 @@ class Architecture:
         return sum(row.activation_bytes for row in self.rows())
 
     @property
+    def counted_layers(self) -> int:
+        """Layers of the description that the published count includes: every node is one, but for `uncounted_kinds`."""
+        return sum(row.kind not in self.uncounted_kinds for row in self.rows())
+
+    @property
     def layer_count(self) -> int:
-        """Layers as the study counts them: every node is one, plus `counted_nodes`, minus `uncounted_kinds`."""
-        counted = [row for row in self.rows() if row.kind not in self.uncounted_kinds]
-        return len(counted) + len(self.counted_nodes)
+        """Layers as the study counts them: `counted_layers` and `counted_nodes`."""
+        return self.counted_layers + len(self.counted_nodes)

@@ -155,10 +155,7 @@ def _registrar(kind: str, owner: str, entries: list[Entry]) -> hookspecs.Registe
 
 
 def _candidates() -> Iterator[tuple[str, Callable[[], Any]]]:
-    points = {
-        (point.name, point.value): point
-        for point in metadata.entry_points(group=GROUP)
-    }
+    points = {(point.name, point.value): point for point in metadata.entry_points(group=GROUP)}
     for point in points.values():
         package = point.dist.metadata["Name"] if point.dist else "?"
         version = point.dist.version if point.dist else "?"

@@ -26,12 +26,14 @@ class Task:
     Attributes:
         experiment: the validated configuration.
         architecture: the network described.
+        devices: the devices of this worker.
         rank: number of this worker among `world`.
         world: number of workers of this run.
     """
 
     experiment: Experiment
     architecture: Architecture
+    devices: tuple[Device, ...]
     rank: int = 0
     world: int = 1
 
@@ -55,14 +57,17 @@ class Trainer(Protocol):
     def step(self, batch: Any) -> None:
         """Enqueues one optimiser step on one batch. May wait for a much earlier step, never for this one."""
 
+    def warm_up(self, training: Iterable[Batch], validation: Iterable[Batch]) -> None:
+        """Steps and evaluations that make everything ready; weights, optimiser and random state end as they began."""
+
     def recent_loss(self) -> float | None:
         """Mean loss of a recent finished step, without waiting for the devices to run dry; None before there is one."""
 
     def take_loss(self) -> float:
         """Mean loss over all steps since the last call; synchronises."""
 
-    def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
-        """One validation pass."""
+    def evaluate(self, batches: Iterable[Any]) -> Evaluation:
+        """One validation pass over what `feed` yields."""
 
     def synchronize(self) -> None:
         """Returns when every device has done all that was enqueued."""

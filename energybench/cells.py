@@ -1,0 +1,203 @@
+"""From a command line to the cells it stands for: composed by Hydra, validated before the first joule."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra import main as hydra_main
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from energybench.config import Experiment, resolve, unknown_key
+from energybench.errors import ConfigError, EnergybenchError
+from energybench.registry import Registry
+
+CONFIG_MODULE = "energybench.conf"
+CONFIG_NAME = "config"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a command line."""
+
+    overrides: tuple[str, ...]
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line stands for.
+
+    Attributes:
+        cells: every run, in order; of a sweeper that chooses as it goes, only the starting point.
+        multirun: whether Hydra sweeps.
+        directory: where Hydra puts the run, or the sweep.
+        known: False where the sweeper chooses its cells itself.
+    """
+
+    cells: tuple[Cell, ...]
+    multirun: bool
+    directory: Path
+    known: bool
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's own parser on `argv`; argparse ends the program with exit code 2 on what it does not know."""
+    return get_args_parser().parse_args(list(argv))
+
+
+def extend_search_path(registry: Registry) -> None:
+    """Lets Hydra find the YAML files that plugins bring."""
+    paths = list(registry.config_paths)
+
+    class PluginConfigs(SearchPathPlugin):
+        """Adds each plugin's folder behind ours."""
+
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for owner, path in paths:
+                search_path.append(provider=owner, path=path)
+
+    if paths:
+        Plugins.instance().register(PluginConfigs)
+
+
+def read(arguments: argparse.Namespace, registry: Registry) -> Command:
+    """Composes and validates every cell.
+
+    Raises:
+        EnergybenchError: the first cell that is wrong, in one line.
+    """
+    with _hydra(arguments, registry):
+        base = _compose(arguments, [], registry)
+        multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
+        directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
+        known = not multirun or base.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+        lists = _expand(arguments.overrides, base) if multirun and known else [list(arguments.overrides)]
+        cells = tuple(_cell(arguments, overrides, registry) for overrides in lists)
+    return Command(cells, multirun, directory, known)
+
+
+def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
+    try:
+        experiment = resolve(_compose(arguments, overrides, registry), registry)
+    except EnergybenchError as error:
+        raise _naming_cell(error, overrides) from error
+    return Cell(tuple(override for override in overrides if not override.startswith("hydra.")), experiment)
+
+
+def _naming_cell(error: EnergybenchError, overrides: Sequence[str]) -> EnergybenchError:
+    return type(error)(f"{error} [in {' '.join(overrides)}]") if overrides else error
+
+
+@contextmanager
+def _hydra(arguments: argparse.Namespace, registry: Registry) -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, job_name="energybench", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> DictConfig:
+    """The configuration of one cell, Hydra's own node with it; without `overrides`, what all cells have in common."""
+    given = list(overrides) or [text for text in arguments.overrides if not _is_sweep(text)]
+    if arguments.config_dir:
+        given.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
+    try:
+        return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translate(error, registry) from error
+
+
+def _is_sweep(text: str) -> bool:
+    try:
+        return bool(OverridesParser.create().parse_override(text).is_sweep_override())
+    except HydraException as error:
+        raise ConfigError(f"{text!r} is no override: {_line(error)}; write key=value") from error
+
+
+def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
+    """The overrides of every cell, as Hydra's basic sweeper makes them: its own parameters first, then the command line."""
+    params: dict[str, Any] = OmegaConf.to_container(base.hydra.sweeper.params or OmegaConf.create({}))  # type: ignore[assignment]
+    texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
+    parsed = OverridesParser.create().parse_overrides(texts)
+    return [cell for batch in BasicSweeper.split_arguments(parsed, None) for cell in batch]
+
+
+def translate(error: Exception, registry: Registry) -> EnergybenchError:
+    """Hydra's and OmegaConf's errors as one line of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Could not override '"):
+        return unknown_key(lines[0].split("'")[1], registry)
+    if lines and lines[0].startswith("Could not find '"):
+        return _unknown_choice(lines)
+    return ConfigError(_line(error))
+
+
+def _unknown_choice(lines: Sequence[str]) -> ConfigError:
+    """From "Could not find 'model/x'", "Available options in 'model':", "a", "b", ..."""
+    group, _, name = lines[0].split("'")[1].rpartition("/")
+    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    names = (
+        []
+        if start is None
+        else [line for line in lines[start + 1 :] if line.isidentifier() or line.replace("-", "_").isidentifier()]
+    )
+    return ConfigError(f"{group} {name!r} is not known; there is: {', '.join(names) or 'none'}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).removesuffix("full_key:").strip() or type(error).__name__
+
+
+def inform(argv: Sequence[str], registry: Registry) -> int:
+    """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
+    try:
+        call_hydra(argv, lambda config: None)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translate(error, registry) from error
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def call_hydra(argv: Sequence[str], job: Callable[[DictConfig], None]) -> None:
+    """Hydra's main on `argv`: calls `job` for each cell, or prints. Errors are raised, not printed."""
+    decorated = hydra_main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)(job)
+    with _process_state(argv):
+        decorated()
+
+
+@contextmanager
+def _process_state(argv: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv and nothing else, and prints errors unless HYDRA_FULL_ERROR is set; both are put back."""
+    kept, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [kept[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = kept
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full

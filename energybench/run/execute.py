@@ -1,0 +1,176 @@
+"""One plan becomes one Result, on disk and in hand."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from energybench.power.meter import Reading, Session
+from energybench.power.quality import flags
+from energybench.power.timeline import Timeline
+from energybench.power.trace import write_trace
+from energybench.run.metrics import TRAIN, epochs, in_scope, metrics
+from energybench.run.preflight import Plan
+from energybench.run.provenance import provenance
+from energybench.run.result import TRACE_FILE, Failure, Phase, Result, Status
+from energybench.run.supervisor import Observation, Span, Supervisor, View
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run belongs.
+
+    Attributes:
+        directory: where its files go.
+        name: what the run is called: 'lenet batch=64'.
+        overrides: the command line's overrides.
+        sweep_id: of the sweep it is a cell of, or None.
+        sweep_name: readable name of the sweep, or None.
+        tracking: where the run is being recorded, see Result.
+    """
+
+    directory: Path
+    name: str = "run"
+    overrides: tuple[str, ...] = ()
+    sweep_id: str | None = None
+    sweep_name: str | None = None
+    tracking: dict[str, str] = field(default_factory=dict)
+
+
+def new_id() -> str:
+    """An identifier that is unique for ever."""
+    return uuid.uuid4().hex
+
+
+def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> Result:
+    """Runs a plan and writes power.parquet, events.jsonl and result.json. Never raises for what happens in the run.
+
+    A bug of ours ends the run as failed too, its traceback on standard error: the sweep goes on.
+    """
+    place.directory.mkdir(parents=True, exist_ok=True)
+    started_at = _now()
+    supervisor = Supervisor(plan, place.directory, view)
+    try:
+        seen = supervisor.run()
+    except Exception as error:
+        traceback.print_exc()
+        seen = supervisor.seen
+        seen.failure = Failure("internal", f"a bug in energybench, please report it: {type(error).__name__}: {error}")
+    result = _result(plan, place, seen, supervisor.sessions, started_at, run_id or new_id())
+    result.write(place.directory)
+    return result
+
+
+def failed(place: Place, config: Mapping[str, object], failure: Failure, run_id: str | None = None) -> Result:
+    """The result of a run that could not be started; written like any other."""
+    place.directory.mkdir(parents=True, exist_ok=True)
+    now = _now()
+    result = Result(
+        run_id or new_id(), "failed", failure, dict(config), now, now, overrides=place.overrides,
+        sweep_id=place.sweep_id, sweep_name=place.sweep_name,
+    )  # fmt: skip
+    result.write(place.directory)
+    return result
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _result(
+    plan: Plan, place: Place, seen: Observation, sessions: Sequence[Session], started_at: str, run_id: str
+) -> Result:
+    channels = [channel for session in sessions for channel in session.channels]
+    if sessions:
+        write_trace(place.directory / TRACE_FILE, seen.readings, channels)
+    phases = _phases(seen, timelines(sessions, seen.readings))
+    kinds = {channel.name: channel.kind for channel in channels}
+    scope = in_scope(kinds, plan.scope)
+    return Result(
+        run_id=run_id,
+        status=_status(seen.failure),
+        failure=seen.failure,
+        config=plan.experiment.to_json(),
+        started_at=started_at,
+        ended_at=_now(),
+        phases=phases,
+        metrics=metrics(phases, scope, list(kinds), plan.architecture.training_flops),
+        epochs=epochs(phases, scope),
+        tags=_tags(plan, phases, sessions, scope),
+        provenance=provenance(plan.boards, sessions, seen.environment),
+        overrides=place.overrides,
+        sweep_id=place.sweep_id,
+        sweep_name=place.sweep_name,
+        tracking=place.tracking,
+    )
+
+
+def _status(failure: Failure | None) -> Status:
+    if failure is None:
+        return "finished"
+    return "interrupted" if failure.kind == "interrupted" else "failed"
+
+
+def timelines(sessions: Sequence[Session], readings: Sequence[Reading]) -> dict[str, Timeline]:
+    """Channel name -> its timeline."""
+    by_channel: dict[str, list[Reading]] = {}
+    for reading in readings:
+        by_channel.setdefault(reading.channel, []).append(reading)
+    return {
+        channel.name: Timeline(
+            channel,
+            [source for source in session.sources if source.channel == channel.name],
+            by_channel.get(channel.name, []),
+        )
+        for session in sessions
+        for channel in session.channels
+    }
+
+
+def _phases(seen: Observation, lines: Mapping[str, Timeline]) -> tuple[Phase, ...]:
+    """Spans of all ranks brought together: a phase begins with the earliest and ends with the latest."""
+    groups: dict[tuple[str, int | None], list[Span]] = {}
+    for span in seen.spans:
+        groups.setdefault((span.name, span.epoch), []).append(span)
+    phases = [_phase(spans, seen.end_ns, lines) for spans in groups.values()]
+    return tuple(sorted(phases, key=lambda phase: phase.start_ns))
+
+
+def _phase(spans: Sequence[Span], end_ns: int, lines: Mapping[str, Timeline]) -> Phase:
+    first = min(spans, key=lambda span: span.rank)
+    start = min(span.start_ns for span in spans)
+    end = max(span.end_ns or end_ns for span in spans)
+    return Phase(
+        name=first.name,
+        epoch=first.epoch,
+        start_ns=start,
+        end_ns=end,
+        complete=all(span.end_ns is not None for span in spans),
+        channels={name: line.energy(start, end) for name, line in lines.items()},
+        values={key: value for key, value in first.values.items() if key != "fraction"},
+    )
+
+
+def _tags(plan: Plan, phases: Sequence[Phase], sessions: Sequence[Session], scope: Sequence[str]) -> dict[str, str]:
+    channels = [channel for session in sessions for channel in session.channels if channel.name in scope]
+    estimated = [channel.origin for channel in channels if channel.estimated]
+    trained = [phase for phase in phases if phase.name == TRAIN]
+    found = flags(phase.channels[name] for phase in trained for name in scope if name in phase.channels)
+    tags = {
+        "energy_source": "estimated" if estimated else "measured",
+        "energy_scope": plan.scope,
+        "meter": plan.meters[0].name,
+        "engine": plan.experiment.engine.name,
+        "quality": ",".join(found) or "ok",
+        "device": plan.devices[0].name,
+        "generation": plan.devices[0].generation,
+    }
+    if estimated:
+        tags["tdp_source"] = "; ".join(dict.fromkeys(estimated))
+    if not plan.dataset.labelled:
+        tags["data"] = "synthetic"
+    return tags

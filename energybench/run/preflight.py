@@ -1,0 +1,256 @@
+"""Before the first joule: can this experiment run here? What was left to `auto` is decided and everything is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from energybench import devices as _devices
+from energybench.architecture import Architecture
+from energybench.config import AUTO, Experiment, Part, fit, make, make_architecture
+from energybench.dataset import DatasetInfo, DatasetPlugin
+from energybench.devices import CPU, Device
+from energybench.errors import ConfigError, DataError, DeviceError, EnergybenchError, MeterError
+from energybench.power.meter import Meter
+from energybench.registry import Registry
+from energybench.run.engine import Engine
+
+CPU_NAMES = (CPU, "none")
+
+
+class Machine:
+    """What this machine has, asked of the drivers once for all cells of a sweep."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    @cached_property
+    def gpus(self) -> list[Device]:
+        """Every GPU that a registered meter reports, as the drivers order them."""
+        found: list[Device] = []
+        for name in self.registry.names("meter"):
+            try:
+                found.extend(default(self.registry, "meter", name).devices())
+            except EnergybenchError:
+                continue  # what a meter cannot tell is for `doctor` to explain; here it reports nothing
+        return _devices.unique(found)
+
+    @cached_property
+    def cpu(self) -> Device:
+        """The CPU."""
+        return _devices.cpu_device()
+
+    @property
+    def all(self) -> list[Device]:
+        """GPUs and the CPU."""
+        return [*self.gpus, self.cpu]
+
+
+def default(registry: Registry, kind: str, name: str) -> Any:
+    """A registered part with its default options."""
+    return make(registry, kind, Part(name))
+
+
+@dataclass(frozen=True)
+class NamedMeter:
+    """A meter and the name it was chosen by."""
+
+    name: str
+    meter: Meter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with every choice made.
+
+    Attributes:
+        experiment: with `engine` resolved to a registered name; the rest as configured.
+        architecture: the network.
+        dataset: what is known of the data.
+        devices: one a context or process; the CPU may stand there several times.
+        engine: the light side of the engine.
+        meters: the first covers the devices that train; the others read what stands beside them.
+    """
+
+    experiment: Experiment
+    architecture: Architecture
+    dataset: DatasetInfo
+    devices: tuple[Device, ...]
+    engine: Engine
+    meters: tuple[NamedMeter, ...]
+
+    @property
+    def scope(self) -> str:
+        """The kind of the devices that train: what energy_j adds up."""
+        return self.devices[0].kind
+
+    @property
+    def boards(self) -> list[Device]:
+        """The devices, each once."""
+        return _devices.unique(self.devices)
+
+
+def prepare(experiment: Experiment, machine: Machine) -> Plan:
+    """Decides and checks everything that can be known before a worker is started.
+
+    Raises:
+        EnergybenchError: the first thing that is in the way, in one line.
+    """
+    registry = machine.registry
+    plugin: DatasetPlugin = make(registry, "dataset", experiment.dataset)
+    state = plugin.check()
+    if not state.ok:
+        raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
+    info = plugin.info()
+    architecture = make_architecture(registry, experiment.model, info.classes)
+    engine, devices = _place(experiment, machine)
+    _check_batch(experiment, info, devices)
+    meters = _meters(experiment.meter, devices, registry)
+    chosen = replace(experiment, engine=engine)
+    return Plan(chosen, architecture, info, tuple(devices), make(registry, "engine", engine), tuple(meters))
+
+
+def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
+    batch, count = experiment.batch, len(devices)
+    if batch % count:
+        near = f"{batch // count * count or count} or {(batch // count + 1) * count}"
+        raise ConfigError(f"batch={batch} does not divide over {count} devices; use {near}, or another gpu.count")
+    if batch > info.train_images:
+        name = experiment.dataset.name
+        raise ConfigError(
+            f"batch={batch}: dataset {name!r} has {info.train_images} training images; use a smaller batch"
+        )
+
+
+Candidate = tuple[Part, Engine]
+
+
+def _place(experiment: Experiment, machine: Machine) -> tuple[Part, list[Device]]:
+    """The engine and the devices: they depend on each other where both are `auto`."""
+    gpu = experiment.gpu
+    usable, reasons = _engines(experiment.engine, machine.registry)
+    if gpu.name in CPU_NAMES:
+        return _on_cpu(usable, reasons, gpu.count, machine)
+    if gpu.name != AUTO:
+        devices = _devices.take([d for d in machine.gpus if d.generation == gpu.name], gpu.name, gpu.count, machine.all)
+        return _engine_for(devices, usable, reasons), devices
+    for generation in _newest_first(machine.gpus):
+        members = [d for d in machine.gpus if d.generation == generation]
+        for part, engine in usable:
+            if engine.refuses(members[0]) is None:
+                return part, _devices.take(members, generation, gpu.count, machine.all)
+    return _on_cpu(usable, reasons, gpu.count, machine)
+
+
+def _newest_first(gpus: Sequence[Device]) -> list[str]:
+    ranks = {device.generation: device.rank for device in gpus}
+    return sorted(ranks, key=lambda generation: -ranks[generation])
+
+
+def _on_cpu(
+    usable: Sequence[Candidate], reasons: Sequence[str], count: int | str, machine: Machine
+) -> tuple[Part, list[Device]]:
+    if count == "all":
+        raise ConfigError("gpu.count=all: the CPU is one device; give a number of contexts instead")
+    devices = [machine.cpu] * int(count)
+    return _engine_for(devices, usable, reasons), devices
+
+
+def _engine_for(devices: Sequence[Device], usable: Sequence[Candidate], reasons: Sequence[str]) -> Part:
+    refusals = list(reasons)
+    for part, engine in usable:
+        refusal = next((words for device in devices if (words := engine.refuses(device))), None)
+        if refusal is None:
+            return part
+        refusals.append(f"{part.name}: {refusal}")
+    raise DeviceError(f"no engine can train on {devices[0].name} ({devices[0].generation}): {'; '.join(refusals)}")
+
+
+def _engines(part: Part, registry: Registry) -> tuple[list[Candidate], list[str]]:
+    """Engines that are installed, in order of preference, and why the others are not usable."""
+    if part.name != AUTO:
+        candidates = [part]
+    else:
+        known = registry.names("engine")
+        candidates = [_defaults(registry, "engine", name) for name in part.options["order"] if name in known]
+    usable: list[Candidate] = []
+    reasons: list[str] = []
+    for candidate in candidates:
+        engine: Engine = make(registry, "engine", candidate)
+        state = engine.check()
+        if state.ok:
+            usable.append((candidate, engine))
+        else:
+            reasons.append(f"{candidate.name}: {state}")
+    if not usable:
+        raise DeviceError(
+            f"no engine is installed: {'; '.join(reasons) or 'none of ' + str(part.options.get('order'))}"
+        )
+    return usable, reasons
+
+
+def _defaults(registry: Registry, kind: str, name: str) -> Part:
+    from dataclasses import asdict
+
+    return Part(name, asdict(fit(kind, registry.get(kind, name).schema, {}, name)))
+
+
+def _meters(part: Part, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
+    """The meter of the devices that train first, then, with `auto`, the measuring ones of what stands beside them."""
+    boards = _devices.unique(devices)
+    if part.name != AUTO:
+        return [NamedMeter(part.name, _opened(part.name, make(registry, "meter", part), boards))]
+    order: dict[str, list[str]] = part.options["order"]
+    chosen = [_first_meter(order.get(boards[0].kind, []), boards, registry)]
+    if boards[0].kind != CPU:
+        chosen.extend(_beside(order.get(CPU, []), registry))
+    return chosen
+
+
+def _first_meter(names: Sequence[str], boards: Sequence[Device], registry: Registry) -> NamedMeter:
+    reasons = []
+    for name in names:
+        if name not in registry.names("meter"):
+            reasons.append(f"{name}: not registered")
+            continue
+        try:
+            return NamedMeter(name, _opened(name, default(registry, "meter", name), boards))
+        except MeterError as error:
+            reasons.append(str(error))
+    raise MeterError(
+        f"no meter reads {boards[0].name} ({boards[0].kind}): {'; '.join(reasons) or 'none is registered'}"
+    )
+
+
+def _beside(names: Sequence[str], registry: Registry) -> list[NamedMeter]:
+    """A measuring CPU meter beside GPUs: more to know, never in the way, and never an estimate."""
+    cpu = _devices.cpu_device()
+    try:
+        found = _first_meter(names, [cpu], registry)
+        return [] if _reads(found.meter, [cpu], lambda channel: channel.estimated) else [found]
+    except MeterError:
+        return []
+
+
+def _reads(meter: Meter, boards: Sequence[Device], condition: Callable[[Any], bool]) -> bool:
+    session = meter.open(boards)
+    try:
+        return any(condition(channel) for channel in session.channels)
+    finally:
+        session.close()
+
+
+def _opened(name: str, meter: Meter, boards: Sequence[Device]) -> Meter:
+    """The meter, once it has been shown to read every board."""
+    state = meter.check()
+    if not state.ok:
+        raise MeterError(f"meter {name!r}: {state}")
+    for board in boards:
+        if not meter.covers(board):
+            raise MeterError(
+                f"meter {name!r} does not read the {board.kind} that trains ({board.name}); try meter=auto"
+            )
+    _reads(meter, boards, lambda channel: False)
+    return meter

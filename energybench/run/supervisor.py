@@ -1,0 +1,277 @@
+"""Measures a run from outside: opens the meters, starts the workers, follows their events, survives their deaths."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from energybench.errors import EnergybenchError
+from energybench.power.meter import Reading, Session
+from energybench.power.sampler import Sampler
+from energybench.run import workers
+from energybench.run.events import Event
+from energybench.run.metrics import IDLE
+from energybench.run.preflight import Plan
+from energybench.run.result import EVENTS_FILE, Failure
+from energybench.run.worker import Assignment
+from energybench.run.workers import Worker
+
+TICK_S = 0.25
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a run is doing now, for whoever watches.
+
+    Attributes:
+        phase: name of the phase.
+        epoch: its epoch, if it has one.
+        power_w: power of the devices that train; None before the first reading.
+        images_per_s: throughput of the phase so far, None outside training.
+        fraction: share of the budget that is spent, 0 to 1.
+        left_s: seconds of training left, None before it can be told.
+    """
+
+    phase: str
+    epoch: int | None
+    power_w: float | None
+    images_per_s: float | None
+    fraction: float
+    left_s: float | None
+
+
+class View(Protocol):
+    """Shows a run while it goes on."""
+
+    def update(self, moment: Moment) -> None:
+        """Called a few times a second."""
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def update(self, moment: Moment) -> None:
+        """See View."""
+
+
+@dataclass
+class Span:
+    """A phase as told by one worker or by the supervisor itself; `end_ns` is None while it runs."""
+
+    name: str
+    epoch: int | None
+    start_ns: int
+    end_ns: int | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    rank: int = 0
+
+
+@dataclass
+class Observation:
+    """All that was seen of a run: what a Result is made of."""
+
+    spans: list[Span] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    end_ns: int = 0
+
+
+class Supervisor:
+    """Runs one plan in one directory."""
+
+    def __init__(self, plan: Plan, directory: Path, view: View) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._view = view
+        self._samplers: list[Sampler] = []
+        self._workers: list[Worker] = []
+        self._done: set[int] = set()
+        self._heard_ns = 0
+        self._oom_kills = _oom_kills()
+        self.sessions: list[Session] = []
+        self.seen = Observation()
+
+    def run(self) -> Observation:
+        """Measures the baseline and the workers; always returns what was seen, a failure included."""
+        with ExitStack() as stack:
+            stack.callback(self._collect)
+            try:
+                self._open(stack)
+                self._baseline()
+                self._train(stack)
+            except KeyboardInterrupt:
+                self.seen.failure = Failure(
+                    "interrupted", "interrupted by the user; what was measured until then is kept"
+                )
+            except EnergybenchError as error:
+                self.seen.failure = Failure("meter", str(error))
+            finally:
+                workers.stop(self._workers)
+                self.seen.end_ns = time.monotonic_ns()
+        return self.seen
+
+    def _open(self, stack: ExitStack) -> None:
+        for named in self._plan.meters:
+            boards = self._plan.boards
+            session = named.meter.open([board for board in boards if named.meter.covers(board)])
+            stack.callback(session.close)
+            self.sessions.append(session)
+            sampler = Sampler(session)
+            stack.callback(sampler.stop)
+            sampler.start()
+            self._samplers.append(sampler)
+
+    def _collect(self) -> None:
+        for sampler in self._samplers:
+            self.seen.readings.extend(sampler.readings())
+
+    def _baseline(self) -> None:
+        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen."""
+        seconds = self._plan.experiment.measure.baseline_s
+        measured = any(
+            channel.kind == self._plan.scope and not channel.estimated
+            for session in self.sessions
+            for channel in session.channels
+        )
+        if not (seconds and measured):
+            return
+        span = Span(IDLE, None, time.monotonic_ns())
+        self.seen.spans.append(span)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._show(span, 0.0)
+            time.sleep(min(left, TICK_S))
+        span.end_ns = time.monotonic_ns()
+
+    def _train(self, stack: ExitStack) -> None:
+        groups = self._plan.engine.workers(self._plan.devices)
+        self._heard_ns = time.monotonic_ns()
+        log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
+        for rank, devices in enumerate(groups):
+            assignment = Assignment(self._plan.experiment, tuple(devices), rank, len(groups))
+            environment = self._plan.engine.environment(devices)
+            self._workers.append(workers.start(assignment, self._directory, environment))
+        for item in workers.follow(self._workers, TICK_S):
+            if item is None:
+                self._watch()
+            elif item[1] is None:
+                self._on_end(item[0])
+            else:
+                log.write(_log_line(item[0].rank, item[1]))
+                log.flush()
+                self._on_event(item[0].rank, item[1])
+            if self.seen.failure is not None:
+                return
+
+    def _on_event(self, rank: int, event: Event) -> None:
+        self._heard_ns = time.monotonic_ns()
+        if event.kind == "started":
+            self.seen.spans.append(Span(event.phase, event.epoch, event.time_ns, rank=rank))
+        elif event.kind in ("progress", "ended"):
+            self._on_phase(rank, event)
+        elif event.kind == "environment" and rank == 0:
+            self.seen.environment = dict(event.text)
+        elif event.kind == "failed":
+            self.seen.failure = Failure(event.text.get("kind", "crashed"), event.text.get("message", ""))
+        elif event.kind == "done":
+            self._done.add(rank)
+
+    def _on_phase(self, rank: int, event: Event) -> None:
+        for span in reversed(self.seen.spans):
+            if (span.name, span.epoch, span.rank) == (event.phase, event.epoch, rank):
+                span.values.update(event.values)
+                span.end_ns = event.time_ns if event.kind == "ended" else None
+                return
+
+    def _on_end(self, worker: Worker) -> None:
+        if worker.rank in self._done or self.seen.failure is not None:
+            return
+        try:
+            code = worker.process.wait(workers.GRACE_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        killed = _oom_kills() > self._oom_kills
+        self.seen.failure = death(code, worker.errors, out_of_memory=killed)
+
+    def _watch(self) -> None:
+        limit_s = self._plan.experiment.measure.watchdog_s
+        silent_s = (time.monotonic_ns() - self._heard_ns) / 1e9
+        span = self.seen.spans[-1] if self.seen.spans else None
+        if silent_s > limit_s:
+            where = f" in phase {span.name}" if span else ""
+            message = f"no sign of life for {limit_s:g} s{where}; the worker was ended. Raise measure.watchdog_s if it was busy"
+            self.seen.failure = Failure("hung", message)
+        elif span is not None:
+            self._show(span, span.values.get("fraction", 0.0))
+
+    def _show(self, span: Span, fraction: float) -> None:
+        powers = [sampler.latest_power_w(self._plan.scope) for sampler in self._samplers]
+        known = [power for power in powers if power is not None]
+        elapsed_s = (time.monotonic_ns() - span.start_ns) / 1e9
+        images = span.values.get("images")
+        rate = images / elapsed_s if images and span.end_ns is None and elapsed_s > 0 else None
+        self._view.update(
+            Moment(span.name, span.epoch, sum(known) if known else None, rate, fraction, self._left_s(fraction))
+        )
+
+    def _left_s(self, fraction: float) -> float | None:
+        begun = [span.start_ns for span in self.seen.spans if span.epoch is not None]
+        if not begun or fraction <= 0:
+            return None
+        return (time.monotonic_ns() - begun[0]) / 1e9 * (1 - fraction) / fraction
+
+
+def _log_line(rank: int, event: Event) -> str:
+    return json.dumps({"rank": rank, **asdict(event)}) + "\n"
+
+
+def death(code: int | None, errors: Path, *, out_of_memory: bool) -> Failure:
+    """Why a worker that said nothing of it ended.
+
+    Args:
+        code: its exit status as subprocess gives it (negative: a signal), None where it closed its pipe and lives.
+        errors: its standard error, whose last line is quoted.
+        out_of_memory: whether the kernel's out-of-memory killer struck while it ran.
+    """
+    said = _last_line(errors)
+    quoted = f"; its last words: {said}" if said else ""
+    if code is None:
+        return Failure("crashed", f"the worker closed its event pipe but did not end; see {errors.name}{quoted}")
+    if code == -9 and out_of_memory:
+        return Failure("out_of_memory", "the kernel's out-of-memory killer ended the worker; use a smaller batch")
+    if code < 0:
+        name = _signal_name(-code)
+        return Failure("killed", f"the worker was ended by {name}; see {errors.name}{quoted}")
+    return Failure("crashed", f"the worker ended with exit status {code}; see {errors.name}{quoted}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip()[:200] if lines else ""
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel's out-of-memory killer has ended since boot (/proc/vmstat, Linux 4.13)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

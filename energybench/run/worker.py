@@ -1,0 +1,246 @@
+"""The training process: builds the network, trains it, says where its phases begin and end, measures nothing.
+
+Started by the supervisor as `python -m energybench.run.worker EVENTS_FD`, with the assignment as one JSON line on
+stdin. Stdin stays open as long as the supervisor lives: its end of file is the worker's end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from energybench.config import Experiment, make, make_architecture
+from energybench.dataset import Dataset
+from energybench.devices import Device
+from energybench.errors import EnergybenchError
+from energybench.registry import Registry
+from energybench.run.engine import Task, Trainer
+from energybench.run.events import EventWriter
+
+PROGRESS_PERIOD_S = 0.5
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>: the signal this process gets when its parent dies."""
+
+
+class TrainingError(EnergybenchError):
+    """Training cannot go on for a reason that lies in the run, not in a bug."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the supervisor sends.
+
+    Attributes:
+        experiment: the configuration, with engine and dataset resolved.
+        devices: the devices of this worker.
+        rank: number of this worker among `world`.
+        world: number of workers.
+    """
+
+    experiment: Experiment
+    devices: tuple[Device, ...]
+    rank: int
+    world: int
+
+    def to_line(self) -> bytes:
+        """As one JSON line."""
+        data = {
+            "experiment": self.experiment.to_json(),
+            "devices": [device.to_json() for device in self.devices],
+            "rank": self.rank,
+            "world": self.world,
+        }
+        return json.dumps(data).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Assignment:
+        """The inverse of `to_line`."""
+        data = json.loads(line)
+        devices = tuple(Device(**device) for device in data["devices"])
+        return cls(Experiment.from_json(data["experiment"]), devices, data["rank"], data["world"])
+
+
+def main() -> int:
+    """Runs one assignment; 0 when it is done, 1 when it failed."""
+    events = EventWriter(int(sys.argv[1]))
+    _end_with_parent()
+    assignment = Assignment.from_line(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_at_eof, daemon=True).start()
+    try:
+        Loop(assignment, events).run()
+    except Exception as error:
+        traceback.print_exc()
+        events.emit("failed", text={"kind": failure_kind(error), "message": _one_line(error)})
+        return 1
+    events.emit("done")
+    return 0
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_at_eof() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def failure_kind(error: Exception) -> str:
+    """The kind of failure, as Failure.kind names it. Frameworks report memory in words, not in types."""
+    if isinstance(error, TrainingError):
+        return error.kind
+    words = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in words or "failed to allocate" in words:
+        return "out_of_memory"
+    return "error" if isinstance(error, EnergybenchError) else "crashed"
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else "no message"
+    return text if isinstance(error, EnergybenchError) else f"{type(error).__name__}: {text}"
+
+
+class Loop:
+    """Phases, budget and checks, the same for every engine."""
+
+    def __init__(self, assignment: Assignment, events: EventWriter) -> None:
+        self._assignment = assignment
+        self._experiment = assignment.experiment
+        self._events = events
+        self._steps = 0
+        self._seconds = 0.0
+
+    def run(self) -> None:
+        """Loads, warms up, trains and validates until the budget is spent."""
+        trainer, dataset, validation_images = self._load()
+        self._warm_up(trainer, dataset, validation_images)
+        epoch = 0
+        while not self._spent(epoch):
+            epoch += 1
+            self._train(trainer, dataset, epoch)
+            if self._experiment.measure.validate and validation_images:
+                self._validate(trainer, dataset, epoch)
+
+    def _load(self) -> tuple[Trainer, Dataset, int]:
+        self._events.emit("started", "load")
+        registry, experiment = Registry(), self._experiment
+        plugin = make(registry, "dataset", experiment.dataset)
+        self._info = plugin.info()
+        architecture = make_architecture(registry, experiment.model, self._info.classes)
+        engine = make(registry, "engine", experiment.engine)
+        task = Task(experiment, architecture, self._assignment.devices, self._assignment.rank, self._assignment.world)
+        trainer = engine.trainer(task)
+        dataset = plugin.open(architecture.input_shape, experiment.seed)
+        trainer.synchronize()
+        self._events.emit("ended", "load")
+        self._events.emit("environment", text=trainer.environment())
+        return trainer, dataset, self._info.validation_images
+
+    def _warm_up(self, trainer: Trainer, dataset: Dataset, validation_images: int) -> None:
+        steps = self._experiment.measure.warmup_steps
+        if not steps:
+            return
+        self._events.emit("started", "warmup")
+        validation = dataset.batches("validation", self._experiment.batch, 0) if validation_images else iter(())
+        trainer.warm_up(_first(_endless(dataset, self._experiment.batch), steps), _first(validation, 1))
+        trainer.synchronize()
+        self._events.emit("ended", "warmup", steps=steps, images=steps * self._experiment.batch)
+
+    def _train(self, trainer: Trainer, dataset: Dataset, epoch: int) -> None:
+        batch = self._experiment.batch
+        self._events.emit("started", "train", epoch)
+        started = told = time.monotonic()
+        steps = 0
+        for data in trainer.feed(dataset.batches("train", batch, epoch)):
+            trainer.step(data)
+            steps += 1
+            self._steps += 1
+            now = time.monotonic()
+            if now - told >= PROGRESS_PERIOD_S:
+                told = now
+                self._tell(trainer, epoch, steps, now - started)
+            if self._spent_inside(now - started):
+                break
+        loss = trainer.take_loss()
+        self._seconds += time.monotonic() - started
+        self._events.emit("ended", "train", epoch, steps=steps, images=steps * batch, loss=loss)
+        self._check(loss, epoch)
+
+    def _tell(self, trainer: Trainer, epoch: int, steps: int, elapsed_s: float) -> None:
+        loss = trainer.recent_loss()
+        fraction = self._fraction(epoch, steps, elapsed_s)
+        told = {} if loss is None else {"loss": loss}
+        images = steps * self._experiment.batch
+        self._events.emit("progress", "train", epoch, steps=steps, images=images, fraction=fraction, **told)
+        if loss is not None:
+            self._check(loss, epoch)
+
+    def _fraction(self, epoch: int, steps: int, elapsed_s: float) -> float:
+        """How much of the budget is spent, 0 to 1: the limit that is nearest."""
+        budget = self._experiment.budget
+        per_epoch = max(self._info.train_images // self._experiment.batch, 1)
+        shares = [
+            (epoch - 1 + steps / per_epoch) / budget.epochs if budget.epochs else 0.0,
+            self._steps / budget.steps if budget.steps else 0.0,
+            (self._seconds + elapsed_s) / budget.seconds if budget.seconds else 0.0,
+        ]
+        return min(max(shares), 1.0)
+
+    def _check(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                "nan_loss",
+                f"the loss became {loss} in epoch {epoch}, by step {self._steps}; "
+                f"lower training.lr (now {self._experiment.training.lr}) or look at the data",
+            )
+
+    def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> None:
+        self._events.emit("started", "validate", epoch)
+        found = trainer.evaluate(trainer.feed(dataset.batches("validation", self._experiment.batch, epoch)))
+        trainer.synchronize()
+        values: dict[str, float] = {"images": found.images, "loss": found.loss}
+        if self._info.labelled:
+            values["accuracy_top1"] = found.correct_top1 / found.images
+            if found.correct_top5 is not None:
+                values["accuracy_top5"] = found.correct_top5 / found.images
+        self._events.emit("ended", "validate", epoch, **values)
+
+    def _spent(self, epoch: int) -> bool:
+        budget = self._experiment.budget
+        return (budget.epochs is not None and epoch >= budget.epochs) or self._spent_inside(0.0)
+
+    def _spent_inside(self, elapsed_s: float) -> bool:
+        budget = self._experiment.budget
+        by_steps = budget.steps is not None and self._steps >= budget.steps
+        by_time = budget.seconds is not None and self._seconds + elapsed_s >= budget.seconds
+        return by_steps or by_time
+
+
+def _endless(dataset: Dataset, batch: int) -> Iterator[Any]:
+    while True:
+        yield from dataset.batches("train", batch, 0)
+
+
+def _first(items: Iterator[Any], count: int) -> Iterator[Any]:
+    for _, item in zip(range(count), items, strict=False):
+        yield item
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,227 @@
+"""The table after a sweep: repeats brought together, and the best rows where intervals separate them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from energybench.run.result import Result
+from energybench.tracking import run_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over repeats.
+
+    Attributes:
+        mean: in the metric's unit.
+        half_width: half of the 95 % interval for comparing rows of one board; None where one run tells no scatter.
+        repeats: number of runs.
+    """
+
+    mean: float
+    half_width: float | None
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but their seed."""
+
+    label: str
+    results: tuple[Result, ...]
+
+    @property
+    def finished(self) -> tuple[Result, ...]:
+        """Those that came to their end."""
+        return tuple(result for result in self.results if result.status == "finished")
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What may be compared with what: never measured with estimated, never one scope with another."""
+        tags = self.results[0].tags
+        return tags.get("energy_source", ""), tags.get("energy_scope", "")
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean and interval of a metric over the finished runs; None where none of them has it."""
+        values = [result.metrics[metric] for result in self.finished if metric in result.metrics]
+        if not values:
+            return None
+        mean = sum(values) / len(values)
+        return Estimate(mean, interval(values, [_independent(result, metric) for result in self.finished]), len(values))
+
+
+def interval(values: Sequence[float], independent_u: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean of repeats on one board; None for fewer than two.
+
+    Student's t on the scatter (GUM 4.2, G.3), and in quadrature what the meter itself adds to each run.
+
+    Args:
+        values: one value a repeat.
+        independent_u: standard uncertainty of each, of the part that is other in every run.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    count = len(values)
+    mean = sum(values) / count
+    scatter = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    meter = 2 * math.hypot(*independent_u) / count
+    return math.hypot(float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * scatter, meter)
+
+
+def _independent(result: Result, metric: str) -> float:
+    """Standard uncertainty of an energy metric's independent part; other metrics have none of the meter's."""
+    expanded = result.metrics.get("energy_independent_uncertainty_j")
+    energy = result.metrics.get("energy_j")
+    if expanded is None or not energy or metric not in ("energy_j", "energy_per_image_j"):
+        return 0.0
+    return expanded / 2 * result.metrics[metric] / energy
+
+
+def rows(results: Iterable[Result]) -> list[Row]:
+    """One row a setting, in order of first appearance; labelled by the settings that differ."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(_setting(result), []).append(result)
+    labels = _labels([members[0] for members in groups.values()])
+    return [Row(label, tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
+
+
+def _setting(result: Result) -> str:
+    config = {key: value for key, value in result.config.items() if key not in ("seed", "tracking")}
+    return json.dumps(config, sort_keys=True) if config else result.run_id
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """'batch=64' for each: the overrides that differ between the rows, the seed left out."""
+    given = [dict(text.partition("=")[::2] for text in result.overrides) for result in results]
+    keys = dict.fromkeys(key for overrides in given for key in overrides if key != "seed")
+    varying = [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+    if not varying:
+        return [run_name(result.config, result.overrides) for result in results]
+    return [" ".join(f"{key}={overrides.get(key, '-')}" for key in varying) for overrides in given]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Something to be best at."""
+
+    metric: str
+    words: str
+    smaller_is_better: bool
+
+
+CRITERIA = (
+    Criterion("energy_per_image_j", "least energy an image", True),
+    Criterion("images_per_s", "most images a second", False),
+    Criterion("accuracy_top1", "highest top-1 accuracy", False),
+)
+
+
+def best(table: Sequence[Row], criterion: Criterion) -> Row | None:
+    """The row that is better than every other beyond both intervals; None where none is, or a row was run but once."""
+    candidates = [(row, row.estimate(criterion.metric)) for row in table]
+    known = [(row, found) for row, found in candidates if found is not None]
+    if len(known) < 2 or len({row.group for row, _ in known}) > 1:
+        return None
+    sign = 1 if criterion.smaller_is_better else -1
+    first, *others = sorted(known, key=lambda pair: sign * pair[1].mean)
+    if any(found.half_width is None for _, found in known):
+        return None
+    mine = first[1]
+    separate = all(
+        abs(found.mean - mine.mean) > (found.half_width or 0.0) + (mine.half_width or 0.0) for _, found in others
+    )
+    return first[0] if separate else None
+
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("energy_j", "energy (J)", "{:,.1f}"),
+    ("time_s", "time (s)", "{:,.2f}"),
+    ("power_mean_w", "power (W)", "{:,.1f}"),
+    ("images_per_s", "images/s", "{:,.0f}"),
+    ("energy_per_image_j", "J/image", "{:.4g}"),
+    ("gflops_per_w", "GFLOPS/W", "{:.3g}"),
+    ("accuracy_top1", "top-1", "{:.2%}"),
+)
+
+
+def heading(results: Sequence[Result]) -> str:
+    """What the joules are: 'energy of the cpu, estimated by tdp: 65 W ... (±50 %)'."""
+    parts = []
+    for result in results:
+        tags = result.tags
+        if "energy_scope" in tags:
+            how = f"{tags.get('energy_source')} by {tags.get('meter')}"
+            source = f": {tags['tdp_source']}" if "tdp_source" in tags else ""
+            parts.append(f"energy of the {tags['energy_scope']} ({tags.get('device', '?')}), {how}{source}")
+    return "; ".join(dict.fromkeys(parts)) or "no energy was read"
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The results as a table for a terminal; '*' marks what is best beyond its interval."""
+    from rich.table import Table
+
+    made = rows(results)
+    winners = {criterion.metric: best(made, criterion) for criterion in CRITERIA}
+    drawn = Table(title=heading(results), title_justify="left", title_style="")
+    drawn.add_column("setting", no_wrap=True)
+    for _, title, _ in COLUMNS:
+        drawn.add_column(title, justify="right", no_wrap=True)
+    drawn.add_column("runs", justify="right")
+    drawn.add_column("quality")
+    for row in made:
+        cells = [_cell(row, metric, form, winners.get(metric) is row) for metric, _, form in COLUMNS]
+        drawn.add_row(row.label, *cells, _runs(row), _quality(row))
+    return drawn
+
+
+def _cell(row: Row, metric: str, form: str, marked: bool) -> str:
+    found = row.estimate(metric)
+    if found is None:
+        return "-"
+    text = form.format(found.mean)
+    if found.half_width is not None:
+        text += f" ± {form.format(found.half_width)}"
+    elif metric == "energy_j":
+        text += f" ± {form.format(row.finished[0].metrics['energy_uncertainty_j'])}"
+    return f"[bold]{text} *[/bold]" if marked else text
+
+
+def _runs(row: Row) -> str:
+    return str(len(row.results)) if row.finished == row.results else f"{len(row.finished)} of {len(row.results)}"
+
+
+def _quality(row: Row) -> str:
+    words = [
+        result.tags.get("quality", "") if result.failure is None else f"{result.status}: {result.failure.kind}"
+        for result in row.results
+    ]
+    return ", ".join(dict.fromkeys(filter(None, words)))
+
+
+def verdict(results: Sequence[Result]) -> list[str]:
+    """What the table allows to be said, and how to learn more."""
+    made = rows(results)
+    if len(made) < 2:
+        return []
+    if len({row.group for row in made if row.finished}) > 1:
+        return ["Measured and estimated energies, or other scopes, stand in this table: they are not compared."]
+    lines = []
+    for criterion in CRITERIA:
+        if any(row.estimate(criterion.metric) for row in made):
+            winner = best(made, criterion)
+            lines.append(f"{criterion.words}: {winner.label if winner else 'not distinguishable'}")
+    if any(len(row.finished) < 2 for row in made):
+        lines.append("One run each tells no scatter. Repeat each setting to tell them apart: add seed=0,1,2")
+    return lines

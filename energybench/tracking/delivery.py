@@ -1,0 +1,78 @@
+"""Brings results that lie on disk into a store: `energybench sync`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from energybench.errors import DataError, EnergybenchError
+from energybench.run.result import RESULT_FILE, Result, Status
+from energybench.tracking.tracker import MlflowTracker
+
+# MLflow's own folders hold copies of what was delivered.
+_SKIPPED = {"mlartifacts", "mlruns"}
+
+
+@dataclass
+class SyncReport:
+    """What a sync did, by result.json.
+
+    Attributes:
+        delivered: recorded now, wholly or what was missing.
+        already: nothing was missing.
+        failed: could not be read or recorded -> why, in one line.
+    """
+
+    delivered: list[Path] = field(default_factory=list)
+    already: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+
+def sync(paths: Iterable[Path], tracker: MlflowTracker) -> SyncReport:
+    """Records every result below `paths` exactly once, those of a sweep under one parent run.
+
+    Args:
+        paths: result.json files, or folders that are searched.
+        tracker: where to.
+    """
+    report = SyncReport()
+    sweeps: dict[str, list[Status]] = {}
+    for path in _unique(paths):
+        try:
+            result = _deliver(path, tracker, report)
+        except EnergybenchError as error:
+            report.failed[path] = str(error)
+        else:
+            if result.sweep_id is not None:
+                sweeps.setdefault(result.sweep_id, []).append(result.status)
+    for sweep_id, statuses in sweeps.items():
+        tracker.close_sweep(sweep_id, statuses)
+    return report
+
+
+def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    result = Result.read(path)
+    run_id, missing = tracker.deliver(result, path.parent)
+    (report.delivered if missing else report.already).append(path)
+    if result.tracking != tracker.where(run_id):
+        with suppress(OSError):  # an archive may be read-only; the store knows the run by its tag all the same
+            replace(result, tracking=tracker.where(run_id)).write(path.parent)
+    return result
+
+
+def _unique(paths: Iterable[Path]) -> Iterator[Path]:
+    return iter(dict.fromkeys(found for path in paths for found in _results(path)))
+
+
+def _results(path: Path) -> Iterator[Path]:
+    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
+    if not path.is_dir():
+        yield path
+        return
+    for found in sorted(path.rglob(RESULT_FILE)):
+        if not _SKIPPED & set(found.relative_to(path).parts):
+            yield found

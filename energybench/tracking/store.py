@@ -1,0 +1,159 @@
+"""Where runs are recorded: which store, whether MLflow can open it, and how its failures read."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote
+
+from energybench.availability import Availability
+from energybench.errors import TrackingError
+
+REMEDY = "run pip install 'energybench[mlflow]', or set tracking=none"
+
+# Read by MLflow when it is imported. A user's own setting wins. Its log is silenced because every failure is raised
+# as one line; its patience with a server that is down (seven retries, minutes) is shortened because a run waits for it
+# and `sync` can deliver later.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+# user:password@ may hold '/' and '@' unescaped (SQLAlchemy takes them), so it reaches to the last '@' of the word.
+_USER_INFO = re.compile(r"(?<=://)(?:[^/:@\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
+_SECRET_QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|pwd|token|secret|key|signature)=)[^&\s'\"]+", re.IGNORECASE)
+
+
+class HasUri(Protocol):
+    """Options that may name a store: the config group `tracking`, a command line."""
+
+    @property
+    def uri(self) -> str | None:
+        """The store; None where the user names none."""
+
+
+def resolve_uri(options: HasUri) -> str:
+    """The store to use: the one named, else MLFLOW_TRACKING_URI, else mlflow.db in the current folder.
+
+    The path of a local database is absolute, so that it stays the same from any folder.
+    """
+    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return absolute(uri) if uri else f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def absolute(uri: str) -> str:
+    """`uri`, with the path of an SQLite file made absolute."""
+    database = sqlite_path(uri)
+    return uri if database is None else f"sqlite:///{database}{uri[uri.find('?') :] if '?' in uri else ''}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of an SQLite store's file; None for any other store and for one in memory."""
+    scheme, separator, rest = uri.partition(":///")
+    name = rest.partition("?")[0]
+    if not separator or scheme.partition("+")[0] != "sqlite" or name in ("", ":memory:"):
+        return None
+    return Path.cwd() / name
+
+
+def is_server(uri: str) -> bool:
+    """Whether `uri` is the address of a tracking server."""
+    return uri.startswith(("http://", "https://"))
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Where the artifacts of a local SQLite store lie: beside the database; None where the store decides itself."""
+    database = sqlite_path(uri)
+    return None if database is None else database.parent / "mlartifacts"
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """The artifact location of an experiment that is created in `uri`; None: the store's default."""
+    folder = artifact_folder(uri)
+    return None if folder is None else (folder / quote(experiment, safe=" ")).as_uri()
+
+
+def redact(text: str) -> str:
+    """`text` with the credentials of every address in it replaced: "http://***@host"."""
+    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def available(uri: str | None = None) -> Availability:
+    """Whether runs can be recorded with what is installed; looks at packages, contacts nothing.
+
+    Args:
+        uri: the store, which decides what is needed: a server needs no SQL support here. None: a local database.
+    """
+    # Not `import mlflow`: a folder of that name in the current directory imports as an empty namespace.
+    found = importlib.util.find_spec("mlflow")
+    if found is None or found.origin is None:
+        return Availability(False, "MLflow is not installed", REMEDY)
+    missing = [name for name in ("sqlalchemy", "alembic") if importlib.util.find_spec(name) is None]
+    if missing and not (uri and is_server(uri)):
+        return Availability(False, f"MLflow has no SQL store ({', '.join(missing)} missing: mlflow-skinny?)", REMEDY)
+    return Availability(True, f"MLflow {_version()}")
+
+
+def _version() -> str:
+    for distribution in ("mlflow", "mlflow-skinny"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
+def load(uri: str) -> Any:
+    """Imports MLflow, quiet and without telemetry.
+
+    Raises:
+        TrackingError: what is installed cannot serve `uri`.
+    """
+    state = available(uri)
+    if not state.ok:
+        raise TrackingError(f"tracking: {state}")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with tracking_errors(uri, "import MLflow"):
+        mlflow = importlib.import_module("mlflow")
+        importlib.import_module("mlflow.entities")
+    return mlflow
+
+
+@contextmanager
+def tracking_errors(uri: str, doing: str) -> Iterator[None]:
+    """Turns whatever the store raises inside into a `TrackingError` of one line without credentials."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # MLflow lets its database's, its HTTP client's and the file system's errors through
+        reason = _without_password(_reason(error), uri)
+        raise TrackingError(f"tracking at {redact(uri)}: cannot {doing}: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line; of a server that cannot be reached, not the whole chain of its HTTP client."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if "Max retries exceeded" not in text:
+        return text[:500]
+    cause = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out)", text)
+    return f"the server does not answer ({cause[1] or cause[2]})" if cause else "the server does not answer"
+
+
+def _without_password(text: str, uri: str) -> str:
+    _, _, password = next(iter(_USER_INFO.findall(uri)), "").rstrip("@").partition(":")
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return redact(text)

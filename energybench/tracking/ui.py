@@ -1,0 +1,44 @@
+"""Shows what was recorded: MLflow's own web page on the store in use."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from energybench.errors import TrackingError
+from energybench.tracking.store import absolute, artifact_folder, available, is_server, redact, sqlite_path
+
+# The page needs neither a worker per core nor MLflow's job queue, each of which starts processes.
+_ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+    """The command that serves the page of a store that is not itself a server.
+
+    It reads the store's address from MLFLOW_BACKEND_STORE_URI: a password among the arguments would show in the
+    machine's process list.
+    """
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    folder = artifact_folder(uri)
+    # Otherwise MLflow makes a folder for artifacts wherever it is started.
+    return command if folder is None else [*command, "--default-artifact-root", folder.as_uri()]
+
+
+def ui(uri: str, host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Serves the page until interrupted, in place of this process; of a tracking server, says where its page is.
+
+    Raises:
+        TrackingError: MLflow is missing, or nothing was recorded yet: MLflow would make an empty store.
+    """
+    if is_server(uri):
+        print(f"The tracking server shows its runs at {redact(uri)}")
+        return
+    state = available(uri)
+    if not state.ok:
+        raise TrackingError(f"ui: {state}")
+    database = sqlite_path(uri)
+    if database is not None and not database.exists():
+        raise TrackingError(f"ui: nothing recorded at {database} yet; run something first, or set tracking.uri")
+    print(f"Runs of {redact(uri)} at http://{host}:{port} (end with Ctrl-C)", flush=True)
+    command = ui_command(uri, host, port)
+    os.execve(command[0], command, {**_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": absolute(uri)})
