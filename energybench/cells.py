@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
@@ -22,7 +23,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from energybench.config import Experiment, resolve, unknown_key
@@ -59,9 +60,26 @@ class Command:
     known: bool
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print with a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see energybench --help")
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Hydra's own parser on `argv`; argparse ends the program with exit code 2 on what it does not know."""
-    return get_args_parser().parse_args(list(argv))
+    """Hydra's own arguments; its overrides may stand before and behind its flags. Raises ConfigError."""
+    parser = get_args_parser()
+    parser.__class__ = _Parser
+    return parser.parse_intermixed_args(list(argv))
+
+
+def _flags_first(argv: Sequence[str]) -> list[str]:
+    """The same command line as Hydra's parser wants it: it takes no override behind a flag that follows another."""
+    overrides = list(arguments(argv).overrides)
+    waiting = list(overrides)
+    flags = [word for word in argv if not (waiting and word == waiting[0] and waiting.pop(0))]
+    return [*flags, *overrides]
 
 
 def extend_search_path(registry: Registry) -> None:
@@ -91,20 +109,25 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         known = not multirun or base.hydra.sweeper.get("_target_") == BASIC_SWEEPER
         lists = _expand(arguments.overrides, base) if multirun and known else [list(arguments.overrides)]
-        cells = tuple(_cell(arguments, overrides, registry) for overrides in lists)
-    return Command(cells, multirun, directory, known)
+        cells = []
+        for overrides in lists:
+            with naming_cell(overrides if len(lists) > 1 else ()):
+                cells.append(_cell(arguments, overrides, registry))
+    return Command(tuple(cells), multirun, directory, known)
 
 
 def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
-    try:
-        experiment = resolve(_compose(arguments, overrides, registry), registry)
-    except EnergybenchError as error:
-        raise _naming_cell(error, overrides) from error
+    experiment = resolve(_compose(arguments, overrides, registry), registry)
     return Cell(tuple(override for override in overrides if not override.startswith("hydra.")), experiment)
 
 
-def _naming_cell(error: EnergybenchError, overrides: Sequence[str]) -> EnergybenchError:
-    return type(error)(f"{error} [in {' '.join(overrides)}]") if overrides else error
+@contextmanager
+def naming_cell(overrides: Sequence[str]) -> Iterator[None]:
+    """Adds to an error which cell of a sweep it is about."""
+    try:
+        yield
+    except EnergybenchError as error:
+        raise type(error)(f"{error} [in {' '.join(overrides)}]" if overrides else str(error)) from error
 
 
 @contextmanager
@@ -136,8 +159,8 @@ def _is_sweep(text: str) -> bool:
 
 
 def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
-    """The overrides of every cell, as Hydra's basic sweeper makes them: its own parameters first, then the command line."""
-    params: dict[str, Any] = OmegaConf.to_container(base.hydra.sweeper.params or OmegaConf.create({}))  # type: ignore[assignment]
+    """The overrides of every cell, as Hydra's basic sweeper makes them: its own parameters, then the command line."""
+    params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
     return [cell for batch in BasicSweeper.split_arguments(parsed, None) for cell in batch]
@@ -145,24 +168,29 @@ def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
 
 def translate(error: Exception, registry: Registry) -> EnergybenchError:
     """Hydra's and OmegaConf's errors as one line of ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and lines[0].startswith("Could not override '"):
-        return unknown_key(lines[0].split("'")[1], registry)
-    if lines and lines[0].startswith("Could not find '"):
-        return _unknown_choice(lines)
+    text = str(error)
+    if found := re.search(r"Could not override '([^']*)'", text):
+        return _unknown_override(found[1], registry)
+    if found := re.search(r"Could not find '(?:([^']*)/)?([^'/]*)'", text):
+        return _unknown_choice(found[1] or "", found[2], text, registry)
+    if found := re.search(r"Ambiguous value for argument '([^']*)'", text):
+        return ConfigError(f"{found[1]}: more than one value; add -m to sweep over them, or write key=[a,b] for a list")
     return ConfigError(_line(error))
 
 
-def _unknown_choice(lines: Sequence[str]) -> ConfigError:
-    """From "Could not find 'model/x'", "Available options in 'model':", "a", "b", ..."""
-    group, _, name = lines[0].split("'")[1].rpartition("/")
-    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
-    names = (
-        []
-        if start is None
-        else [line for line in lines[start + 1 :] if line.isidentifier() or line.replace("-", "_").isidentifier()]
+def _unknown_override(key: str, registry: Registry) -> ConfigError:
+    if key.startswith("hydra."):
+        return ConfigError(f"unknown key {key!r} of Hydra; energybench --cfg hydra lists its keys")
+    return unknown_key(key, registry)
+
+
+def _unknown_choice(group: str, name: str, text: str, registry: Registry) -> ConfigError:
+    """Hydra lists the options one a line behind "Available options in 'group':"."""
+    listed = text.partition("Available options in")[2].partition("Config search path")[0]
+    names = ", ".join(line.strip() for line in listed.splitlines()[1:] if line.strip()) or "none"
+    return ConfigError(
+        "; ".join([f"{group or 'config'} {name!r} is not known; there is: {names}", *map(str, registry.broken)])
     )
-    return ConfigError(f"{group} {name!r} is not known; there is: {', '.join(names) or 'none'}")
 
 
 def _line(error: Exception) -> str:
@@ -183,7 +211,7 @@ def inform(argv: Sequence[str], registry: Registry) -> int:
 def call_hydra(argv: Sequence[str], job: Callable[[DictConfig], None]) -> None:
     """Hydra's main on `argv`: calls `job` for each cell, or prints. Errors are raised, not printed."""
     decorated = hydra_main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)(job)
-    with _process_state(argv):
+    with _process_state(_flags_first(argv)):
         decorated()
 
 

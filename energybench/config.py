@@ -1,7 +1,8 @@
 """From Hydra's composed configuration to a validated, frozen Experiment.
 
-Hydra takes a misspelt key in a file, `+model.typo=1` and `batch=abc` without a word. So every section is merged with the
-dataclass of the part that owns it, and what does not fit becomes one line that names the key and lists the valid ones.
+Hydra takes a misspelt key in a file, `+model.typo=1` and `batch=abc` without a word. So every section is merged with
+the dataclass of the part that owns it, and what does not fit becomes one line that names the key and lists the valid
+ones.
 """
 
 from __future__ import annotations
@@ -206,7 +207,9 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
         if key not in TOP_LEVEL:
             raise unknown_key(str(key), registry)
     parts: dict[str, Any] = {kind: _part(kind, plain.get(kind), registry) for kind in KINDS}
-    sections: dict[str, Any] = {name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()}
+    sections: dict[str, Any] = {
+        name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()
+    }
     numbers = fit("", _Numbers, {key: plain[key] for key in ("batch", "seed") if key in plain}, "energybench")
     return Experiment(**parts, **sections, batch=numbers.batch, seed=numbers.seed)
 
@@ -266,7 +269,7 @@ def _keys(schema: Any, section: str) -> list[str]:
 
 def _unknown(key: str, valid: Iterable[str], owner: str, hint: str = "") -> ConfigError:
     valid = list(valid)
-    close = difflib.get_close_matches(key, valid, n=1)
+    close = [] if hint else difflib.get_close_matches(key, valid, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
     return ConfigError(f"unknown key {key!r}{guess}{hint}; {owner} takes: {', '.join(valid) or 'no options'}")
 
@@ -294,7 +297,7 @@ def registry_keys(kind: str, registry: Registry) -> list[str]:
 
 
 def make(registry: Registry, kind: str, part: Part) -> Any:
-    """The part itself: its factory called with its options. An architecture also wants classes: see `make_architecture`."""
+    """The part itself: its factory called with its options. A model also wants classes: see `make_architecture`."""
     entry = registry.get(kind, part.name)
     return entry.factory(fit(kind, entry.schema, part.options, f"{kind} {part.name!r}"))
 

@@ -55,8 +55,8 @@ class Dataset(Protocol):
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """One pass over `split`.
 
-        Training batches are shuffled by seed and epoch and all of size `batch`: what is left over at the end is dropped.
-        Validation comes in order, every image once, the last batch as large as what is left.
+        Training batches are shuffled by seed and epoch and all of size `batch`: what is left over at the end is
+        dropped. Validation comes in order, every image once, the last batch as large as what is left.
         """
 
 

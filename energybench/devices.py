@@ -91,7 +91,8 @@ def take(devices: Sequence[Device], generation: str, count: int | str, available
     """
     if not devices:
         raise DeviceError(
-            f"gpu={generation}: no such device on this machine; there is: {inventory(available)}; choose gpu=auto or gpu=cpu"
+            f"gpu={generation}: no such device on this machine; there is: {inventory(available)}; "
+            "choose gpu=auto or gpu=cpu"
         )
     if count == "all":
         return list(devices)

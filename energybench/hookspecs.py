@@ -1,14 +1,14 @@
 """Every hook of energybench. A plugin is a module with functions of these names; nothing else is asked of it.
 
 Hooks are found by name, as pytest's are: a function called `energybench_...` that is not listed here is refused when
-the plugin is loaded, so that a misspelt hook cannot pass unnoticed. A plugin is made known by an entry point of the group
-`energybench` in its package, or, where it lives in no package, by `ENERGYBENCH_PLUGINS=module,module`.
+the plugin is loaded, so that a misspelt hook cannot pass unnoticed. A plugin is made known by an entry point of the
+group `energybench` in its package, or, where it lives in no package, by `ENERGYBENCH_PLUGINS=module,module`.
 
 Importing a plugin must be cheap: frameworks and drivers are imported inside factories and methods.
 
-Each `register` takes `(name, factory, schema)`. `name` is what the user selects by and what the YAML file's `name:` says;
-`schema` is a dataclass of the part's options, one field a key of the YAML file, with defaults and types that are checked;
-`factory` is called with an instance of it.
+Each `register` takes `(name, factory, schema)`. `name` is what the user selects by and what the YAML file's `name:`
+says; `schema` is a dataclass of the part's options, one field a key of the YAML file, with defaults and types that are
+checked; `factory` is called with an instance of it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Register(Protocol):
 def energybench_register_architectures(register: Register) -> None:
     """Registers networks.
 
-    `factory(options, classes)` returns an `energybench.architecture.Architecture` whose last layer tells `classes` classes
-    apart. Raises ConfigError for options that make no network.
+    `factory(options, classes)` returns an `energybench.architecture.Architecture` whose last layer tells `classes`
+    classes apart. Raises ConfigError for options that make no network.
     """
 
 

@@ -63,8 +63,8 @@ class _Manager(pluggy.PluginManager):
 class Registry:
     """Loads every plugin at once and answers by kind and name.
 
-    A plugin that fails is left out and remembered in `broken`; a name registered twice is remembered with both owners and
-    refused when it is asked for, so that which one wins never depends on the order of loading.
+    A plugin that fails is left out and remembered in `broken`; a name registered twice is remembered with both owners
+    and refused when it is asked for, so that which one wins never depends on the order of loading.
     """
 
     def __init__(self) -> None:

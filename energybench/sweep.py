@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from energybench import tracking
-from energybench.cells import Command, call_hydra
+from energybench.cells import Command, call_hydra, naming_cell
 from energybench.config import Tracking, resolve
 from energybench.console import RunView, console, finished_line
 from energybench.errors import ConfigError, EnergybenchError, TrackingError
@@ -66,7 +66,8 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     """
     machine = Machine(registry)
     for cell in command.cells:
-        prepare(cell.experiment, machine)
+        with naming_cell(cell.overrides if len(command.cells) > 1 else ()):
+            prepare(cell.experiment, machine)
     options = command.cells[0].experiment.tracking
     _require_tracking(options)
     sweep = _begin(command, options) if command.multirun else None
@@ -168,7 +169,7 @@ class Recorder:
 
 
 def job(config: DictConfig) -> None:
-    """One cell. It never raises for what goes wrong in it, so that Hydra goes on to the next; an interrupt is passed on."""
+    """One cell. It never raises for what goes wrong in it, so Hydra goes on to the next; an interrupt is passed on."""
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
     place, out = _place(config, sweep), console()

@@ -582,8 +582,8 @@ def test_nothing_but_our_lines_on_the_terminal(tmp_path):
 
 
 @pytest.mark.mlflow
-def test_ui_shows_an_artifact_and_leaves_nothing_running(tracker, client, store, tmp_path):
-    """From the clone's root, whose folder mlflow/ must not hide the library."""
+def test_ui_shows_an_artifact_serves_a_tracker_and_leaves_nothing_running(tracker, client, store, tmp_path):
+    """Started in the clone's root, whose folder mlflow/ must not hide the library."""
     result = make_run(tmp_path / "0")
     run_id = tracker.begin(result.run_id, "lenet")
     tracker.finish(result, tmp_path / "0", run_id)
@@ -599,6 +599,13 @@ def test_ui_shows_an_artifact_and_leaves_nothing_running(tracker, client, store,
     try:
         picture = _get(f"http://127.0.0.1:{port}/get-artifact?run_uuid={run_id}&path=power.png", process)
         assert picture.startswith(b"\x89PNG")
+        make_run(tmp_path / "1")
+        remote = MlflowTracker(f"http://user:geheim@127.0.0.1:{port}", tracker.experiment)
+        report = sync([tmp_path], remote)
+        assert (len(report.delivered), len(report.already), report.failed) == (1, 1, {})
+        written = Result.read(tmp_path / "1").tracking
+        assert written["uri"] == f"http://***@127.0.0.1:{port}"
+        assert "power.parquet" in artifacts_of(client, written["run_id"])
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)

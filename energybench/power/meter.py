@@ -1,7 +1,7 @@
 """What a meter is: the contract between a power backend (a plugin) and everything that reads it.
 
-A `Meter` is cheap to make and finds out what it could read. Opened on devices it becomes a `Session`, which is read from
-one sampler thread and closed by the same. Time stamps are CLOCK_MONOTONIC nanoseconds (`time.monotonic_ns`).
+A `Meter` is cheap to make and finds out what it could read. Opened on devices it becomes a `Session`, which is read
+from one sampler thread and closed by the same. Time stamps are CLOCK_MONOTONIC nanoseconds (`time.monotonic_ns`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Source:
         quantity: "energy_j" for a cumulative counter, "power_w" for power.
         period_s: how often reading is worth while, seconds.
         interpolation: how the quantity runs between two readings: "linear", or "hold" (keeps its value until the next).
-        wraps_at_j: a counter's range: one more than this is zero again. None: it does not wrap.
+        wraps_at_j: a counter's highest value; one `resolution` more is zero again. None: it does not wrap.
         resolution: smallest step of a reading, in the quantity's unit.
     """
 

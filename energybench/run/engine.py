@@ -77,7 +77,7 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """A framework's plugin. Its constructor takes the options dataclass it was registered with and imports nothing heavy."""
+    """A framework's plugin. Its constructor takes the options dataclass it was registered with and imports nothing."""
 
     def check(self) -> Availability:
         """Whether the framework is installed, by metadata alone."""

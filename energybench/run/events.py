@@ -1,7 +1,7 @@
 """What a worker tells its supervisor: JSON lines on an inherited pipe, each with a CLOCK_MONOTONIC time stamp.
 
-`started` and `ended` mark a phase's edges and are stamped after the devices were synchronised; `progress` says how far a
-phase is; `environment` what the framework says of itself; `failed` why the worker gives up; `done` that all is well.
+`started` and `ended` mark a phase's edges and are stamped after the devices were synchronised; `progress` says how far
+a phase is; `environment` what the framework says of itself; `failed` why the worker gives up; `done` that all is well.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from energybench.run.result import ChannelEnergy, Phase
+from energybench.run.result import Phase
 
 TRAIN = "train"
 VALIDATE = "validate"
@@ -23,7 +23,7 @@ class Sum:
         energy_j: joules, None where any part was not read at all.
         independent_u_j: standard uncertainty of the parts that are other in every window.
         common_u_j: standard uncertainty of the boards' gains.
-        peak_w: highest power of the channels together in any one phase; an upper bound where their peaks differ in time.
+        peak_w: highest power of the channels together in any one phase; of several channels an upper bound.
         time_s: length of the phases.
         covered_s: time that readings cover.
     """

@@ -1,4 +1,4 @@
-"""Before the first joule: can this experiment run here? What was left to `auto` is decided and everything is checked."""
+"""Before the first joule: can this experiment run here? Decides what was left to `auto` and checks everything."""
 
 from __future__ import annotations
 

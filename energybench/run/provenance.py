@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
 def provenance(
     devices: Iterable[Device], sessions: Sequence[Session], trainer_environment: dict[str, str]
 ) -> dict[str, Any]:
-    """All of it for one run: environment, devices that train, channels that were read, and the framework's own words."""
+    """All of it for one run: environment, devices that train, channels that were read, the framework's own words."""
     return {
         **environment(),
         "devices": [device.to_json() for device in devices],

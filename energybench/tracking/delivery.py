@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,18 +38,25 @@ def sync(paths: Iterable[Path], tracker: MlflowTracker) -> SyncReport:
         tracker: where to.
     """
     report = SyncReport()
-    sweeps: dict[str, list[Status]] = {}
+    sweeps: dict[str, list[tuple[Path, Status]]] = {}
     for path in _unique(paths):
-        try:
+        with _collected(path, report):
             result = _deliver(path, tracker, report)
-        except EnergybenchError as error:
-            report.failed[path] = str(error)
-        else:
             if result.sweep_id is not None:
-                sweeps.setdefault(result.sweep_id, []).append(result.status)
-    for sweep_id, statuses in sweeps.items():
-        tracker.close_sweep(sweep_id, statuses)
+                sweeps.setdefault(result.sweep_id, []).append((path, result.status))
+    for sweep_id, cells in sweeps.items():
+        with _collected(cells[-1][0], report):
+            tracker.close_sweep(sweep_id, [status for _, status in cells])
     return report
+
+
+@contextmanager
+def _collected(path: Path, report: SyncReport) -> Iterator[None]:
+    """One result that cannot be recorded keeps none of the others back."""
+    try:
+        yield
+    except EnergybenchError as error:
+        report.failed[path] = str(error)
 
 
 def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:
@@ -58,8 +65,10 @@ def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:
     result = Result.read(path)
     run_id, missing = tracker.deliver(result, path.parent)
     (report.delivered if missing else report.already).append(path)
-    if result.tracking != tracker.where(run_id):
-        with suppress(OSError):  # an archive may be read-only; the store knows the run by its tag all the same
+    # Only who delivered writes: two at once would write the same file. The store knows the run by its tag in any case,
+    # so an archive may be read-only.
+    if missing and result.tracking != tracker.where(run_id):
+        with suppress(OSError):
             replace(result, tracking=tracker.where(run_id)).write(path.parent)
     return result
 

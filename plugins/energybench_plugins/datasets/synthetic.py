@@ -1,4 +1,4 @@
-"""Random images and random labels, for measuring speed and energy where no data are at hand. No accuracy comes of it."""
+"""Random images and labels, for measuring speed and energy where no data are at hand. No accuracy comes of it."""
 
 from __future__ import annotations
 
