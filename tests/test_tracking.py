@@ -55,6 +55,13 @@ def tracker(store, monkeypatch):
 
 
 @pytest.fixture
+def project(client, tmp_path):
+    """A run as `mlflow run` starts it, in an experiment of its own."""
+    experiment = client.create_experiment(uuid.uuid4().hex, (tmp_path / "mlartifacts").as_uri())
+    return client.create_run(experiment, run_name="mine")
+
+
+@pytest.fixture
 def client(store):
     import mlflow
 
@@ -344,8 +351,7 @@ def test_status_of_a_sweep(tracker, client, statuses, shown):
 
 
 @pytest.mark.mlflow
-def test_a_run_attaches_to_the_run_of_mlflow_run(tracker, client, tmp_path, monkeypatch):
-    project = client.create_run(client.create_experiment(uuid.uuid4().hex), run_name="mine")
+def test_a_run_attaches_to_the_run_of_mlflow_run(tracker, client, project, tmp_path, monkeypatch):
     client.log_param(project.info.run_id, "batch", "sixty-four")
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
     result = make_run(tmp_path / "0")
@@ -361,8 +367,7 @@ def test_a_run_attaches_to_the_run_of_mlflow_run(tracker, client, tmp_path, monk
 
 
 @pytest.mark.mlflow
-def test_a_second_run_in_the_same_project_is_nested(tracker, client, tmp_path, monkeypatch):
-    project = client.create_run(client.create_experiment(uuid.uuid4().hex))
+def test_a_second_run_in_the_same_project_is_nested(tracker, client, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
     assert tracker.begin("first", "a") == project.info.run_id
     second = client.get_run(tracker.begin("second", "b"))
@@ -371,8 +376,7 @@ def test_a_second_run_in_the_same_project_is_nested(tracker, client, tmp_path, m
 
 
 @pytest.mark.mlflow
-def test_a_sweep_takes_the_run_of_mlflow_run_as_parent(tracker, client, monkeypatch):
-    project = client.create_run(client.create_experiment(uuid.uuid4().hex))
+def test_a_sweep_takes_the_run_of_mlflow_run_as_parent(tracker, client, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
     parent = tracker.begin_sweep("sweep-" + project.info.run_id, "s")
     assert parent == project.info.run_id
