@@ -294,6 +294,22 @@ class Architecture:
         """Layers of the description that the published count includes: every node is one, but for `uncounted_kinds`."""
         return sum(row.kind not in self.uncounted_kinds for row in self.rows())
 
+    def training_bytes(self, samples: int, optimizer_slots: int) -> int:
+        """Memory that training takes in float32, as the description tells: what must be kept at the same time.
+
+        Parameters, their gradients and `optimizer_slots` values of the optimiser for each; every layer's output for
+        the backward pass; the input; and the gradients of the largest layer's output and input while they are worked
+        on. Work space of the kernels, which a framework chooses, is not in it.
+
+        Args:
+            samples: samples on one device at a time.
+            optimizer_slots: values the optimiser keeps for each parameter.
+        """
+        weights = self.parameters * (2 + optimizer_slots) * ACTIVATION_BYTES
+        largest = max(row.activation_bytes for row in self.rows())
+        inputs = math.prod(self.input_shape) * ACTIVATION_BYTES
+        return weights + samples * (self.activation_bytes + inputs + 2 * largest)
+
     @property
     def layer_count(self) -> int:
         """Layers as the study counts them: `counted_layers` and `counted_nodes`."""

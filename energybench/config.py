@@ -63,18 +63,28 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: whichever of the limits is met first; a limit of null does not count."""
+    """How long to train: whichever of the limits is met first; a limit of null does not count.
+
+    Attributes:
+        epochs: passes over the training images.
+        steps: optimiser steps.
+        seconds: of training, warm-up and validation not counted.
+        target_accuracy: top-1 accuracy on the validation images, from 0 to 1, at which training has reached its aim.
+    """
 
     epochs: int | None = 10
     steps: int | None = None
     seconds: float | None = None
+    target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        limits = asdict(self)
+        limits = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
         if all(value is None for value in limits.values()):
             raise ConfigError("budget: set at least one of budget.epochs, budget.steps, budget.seconds")
         for key, value in limits.items():
             _require(value is None or value > 0, f"budget.{key}", value, "a number above 0, or null")
+        target = self.target_accuracy
+        _require(target is None or 0 < target <= 1, "budget.target_accuracy", target, "a number from 0 to 1, or null")
 
 
 @dataclass(frozen=True)
@@ -82,23 +92,76 @@ class Training:
     """The training recipe.
 
     Attributes:
-        optimizer: sgd | nag | adam.
-        lr: learning rate, the same for every batch size.
-        momentum: of sgd and nag.
+        optimizer: sgd | nag (Nesterov) | adam | lars; an engine may lack some.
+        lr: learning rate at the start, for `reference_batch` samples a step.
+        momentum: of sgd, nag and lars.
         weight_decay: L2 penalty.
+        schedule: how lr falls, from epoch to epoch: constant | step | log_linear | plateau.
+        milestones: of step: the shares of the budget after which lr drops.
+        factor: of step and plateau: what lr is multiplied by.
+        final_lr: of log_linear: lr of the last epoch.
+        patience: of plateau: epochs without a lower validation loss before lr drops.
+        min_lr: of plateau: lr never falls below it.
+        lr_scaling: of lr against batch / reference_batch: none | linear | sqrt.
+        reference_batch: the batch that lr was chosen for.
+        label_smoothing: share of the target spread evenly over the classes (Szegedy et al. 2016).
+        mixup: alpha of the Beta distribution that pairs of samples are mixed by (Zhang et al. 2018); 0: no mixing.
+        accumulate: parts a batch is worked through in, their gradients added up before the step.
     """
 
     optimizer: str = "sgd"
-    lr: float = 0.05
+    lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    milestones: list[float] = field(default_factory=lambda: [1 / 3, 2 / 3])
+    factor: float = 0.1
+    final_lr: float = 0.0001
+    patience: int = 3
+    min_lr: float = 0.0001
+    lr_scaling: str = "none"
+    reference_batch: int = 256
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        names = ("sgd", "nag", "adam")
-        _require(self.optimizer in names, "training.optimizer", self.optimizer, f"one of {', '.join(names)}")
-        _require(self.lr > 0, "training.lr", self.lr, "a number above 0")
-        _require(0 <= self.momentum < 1, "training.momentum", self.momentum, "a number from 0 to below 1")
-        _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "a number from 0")
+        for key, names in _TRAINING_NAMES.items():
+            _require(getattr(self, key) in names, f"training.{key}", getattr(self, key), f"one of {', '.join(names)}")
+        for key in ("lr", "final_lr", "factor", "reference_batch", "accumulate"):
+            _require(getattr(self, key) > 0, f"training.{key}", getattr(self, key), "a number above 0")
+        for key in ("weight_decay", "patience", "min_lr", "mixup"):
+            _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "a number from 0")
+        for key in ("momentum", "label_smoothing"):
+            _require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "a number from 0 to below 1")
+        rising = self.milestones == sorted(self.milestones) and all(0 < share < 1 for share in self.milestones)
+        _require(rising, "training.milestones", self.milestones, "rising shares between 0 and 1")
+
+
+_TRAINING_NAMES = {
+    "optimizer": ("sgd", "nag", "adam", "lars"),
+    "schedule": ("constant", "step", "log_linear", "plateau"),
+    "lr_scaling": ("none", "linear", "sqrt"),
+}
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Saving and going on.
+
+    Attributes:
+        every_epochs: a checkpoint after each so many epochs, in the run's folder; null: none.
+        resume: a checkpoint file to go on from; null: start anew.
+    """
+
+    every_epochs: int | None = None
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        every = self.every_epochs
+        _require(every is None or every > 0, "checkpoint.every_epochs", every, "a whole number above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -145,7 +208,8 @@ class Experiment:
         gpu: devices.
         batch: samples a step, in all over the devices.
         seed: of weights, order of samples and augmentation.
-        training, budget, measure, tracking: see their classes.
+        precision: fp32 | tf32 | bf16 | fp16; an engine may lack some.
+        training, budget, measure, checkpoint, tracking: see their classes.
     """
 
     model: Part
@@ -155,9 +219,11 @@ class Experiment:
     gpu: Gpu
     batch: int
     seed: int
+    precision: str
     training: Training
     budget: Budget
     measure: Measurement
+    checkpoint: Checkpoint
     tracking: Tracking
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +235,7 @@ class Experiment:
         """The inverse of `to_json`."""
         parts: dict[str, Any] = {kind: Part(**data[kind]) for kind in KINDS}
         sections: dict[str, Any] = {name: schema(**data[name]) for name, schema in SECTIONS.items()}
-        return cls(**parts, **sections, batch=data["batch"], seed=data["seed"])
+        return cls(**parts, **sections, **{key: data[key] for key in NUMBERS})
 
 
 SECTIONS: dict[str, Any] = {
@@ -177,6 +243,7 @@ SECTIONS: dict[str, Any] = {
     "training": Training,
     "budget": Budget,
     "measure": Measurement,
+    "checkpoint": Checkpoint,
     "tracking": Tracking,
 }
 """Sections the core owns -> their schema; the other sections belong to registered parts."""
@@ -184,15 +251,20 @@ SECTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class _Numbers:
+    """The keys that stand in no section."""
+
     batch: int = 64
     seed: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require(self.batch > 0, "batch", self.batch, "a whole number above 0")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
 
 
-TOP_LEVEL = (*KINDS, *SECTIONS, "batch", "seed")
+NUMBERS = tuple(f.name for f in dataclasses.fields(_Numbers))
+TOP_LEVEL = (*KINDS, *SECTIONS, *NUMBERS)
 
 
 def resolve(config: DictConfig, registry: Registry) -> Experiment:
@@ -210,8 +282,8 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
     sections: dict[str, Any] = {
         name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()
     }
-    numbers = fit("", _Numbers, {key: plain[key] for key in ("batch", "seed") if key in plain}, "energybench")
-    return Experiment(**parts, **sections, batch=numbers.batch, seed=numbers.seed)
+    numbers = fit("", _Numbers, {key: plain[key] for key in NUMBERS if key in plain}, "energybench")
+    return Experiment(**parts, **sections, **asdict(numbers))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -162,10 +162,15 @@ class Recorder:
             self.where = tracker.where(self._mlflow_run_id)
 
     def finish(self, result: Result) -> None:
-        """Delivers the result."""
-        if self._mlflow_run_id is not None:
-            with _never_in_the_way(self._directory):
-                _connected(self._options).finish(result, self._directory, self._mlflow_run_id)
+        """Delivers the result; where the run could not be begun in the store, as `sync` would."""
+        if self._options.name == "none":
+            return
+        with _never_in_the_way(self._directory):
+            tracker = _connected(self._options)
+            if self._mlflow_run_id is None:
+                tracker.deliver(result, self._directory)
+            else:
+                tracker.finish(result, self._directory, self._mlflow_run_id)
 
 
 def job(config: DictConfig) -> None:

@@ -16,6 +16,9 @@ from energybench.dataset import Batch
 from energybench.devices import Device
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from energybench.config import Experiment
 
 
@@ -51,6 +54,9 @@ class Evaluation:
 class Trainer(Protocol):
     """A network on its devices, ready to train. Work is asynchronous until `synchronize`."""
 
+    def begin_epoch(self, epoch: int, lr: float) -> None:
+        """Sets the learning rate and every random state, so that an epoch does not depend on how it was reached."""
+
     def feed(self, batches: Iterable[Batch]) -> Iterator[Any]:
         """Brings batches to the devices, ahead of their use where that helps; yields what `step` takes."""
 
@@ -72,6 +78,15 @@ class Trainer(Protocol):
     def synchronize(self) -> None:
         """Returns when every device has done all that was enqueued."""
 
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Parameters, running statistics and the optimiser's state, on the host, by names that outlive the process."""
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes what `state` gave; raises DataError where it is another network's."""
+
+    def memory_bytes(self) -> int | None:
+        """Most memory that training took on any one device so far; None where it cannot be told."""
+
     def environment(self) -> Mapping[str, str]:
         """What the framework says of itself: versions, libraries, threads."""
 
@@ -87,6 +102,9 @@ class Engine(Protocol):
 
     def refuses(self, device: Device) -> str | None:
         """Why this engine's build cannot train on `device`, with what to use instead; None where it can."""
+
+    def validate(self, experiment: Experiment, devices: Sequence[Device]) -> None:
+        """Raises ConfigError for what is asked and cannot be done on `devices`, with what to do instead."""
 
     def workers(self, devices: Sequence[Device]) -> Sequence[Sequence[Device]]:
         """The devices of each worker process: all in one for some frameworks, one each for others."""

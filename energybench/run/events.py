@@ -10,8 +10,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal["started", "progress", "ended", "environment", "failed", "done"]
 
@@ -54,14 +55,21 @@ class EventWriter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def emit(self, kind: Kind, phase: str = "", epoch: int | None = None, text: Any = None, **values: float) -> None:
+    def emit(
+        self,
+        kind: Kind,
+        phase: str = "",
+        epoch: int | None = None,
+        values: Mapping[str, float] | None = None,
+        text: Mapping[str, str] | None = None,
+    ) -> None:
         """Sends one event stamped now. Values that are not finite do not exist and are left out."""
         event = {
             "kind": kind,
             "time_ns": time.monotonic_ns(),
             "phase": phase,
             "epoch": epoch,
-            "values": {key: value for key, value in values.items() if math.isfinite(value)},
+            "values": {key: value for key, value in (values or {}).items() if math.isfinite(value)},
             "text": {key: str(value) for key, value in (text or {}).items()},
         }
         data = memoryview(json.dumps(event).encode() + b"\n")

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from energybench.config import Experiment
 from energybench.power.meter import Reading, Session
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
@@ -18,6 +20,7 @@ from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
 from energybench.run.result import TRACE_FILE, Failure, Phase, Result, Status
 from energybench.run.supervisor import Observation, Span, Supervisor, View
+from energybench.tracking.store import redact
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,11 @@ def _result(
         run_id=run_id,
         status=_status(seen.failure),
         failure=seen.failure,
-        config=plan.experiment.to_json(),
+        config=_public(plan.experiment),
         started_at=started_at,
         ended_at=_now(),
         phases=phases,
-        metrics=metrics(phases, scope, list(kinds), plan.architecture.training_flops),
+        metrics=_metrics(plan, seen, phases, scope, list(kinds)),
         epochs=epochs(phases, scope),
         tags=_tags(plan, phases, sessions, scope),
         provenance=provenance(plan.boards, sessions, seen.environment),
@@ -107,6 +110,25 @@ def _result(
         sweep_name=place.sweep_name,
         tracking=place.tracking,
     )
+
+
+def _public(experiment: Experiment) -> dict[str, Any]:
+    """The configuration without the credentials that a tracking address may hold."""
+    config = experiment.to_json()
+    uri = config["tracking"]["uri"]
+    config["tracking"]["uri"] = redact(uri) if uri else uri
+    return config
+
+
+def _metrics(
+    plan: Plan, seen: Observation, phases: Sequence[Phase], scope: Sequence[str], channels: Sequence[str]
+) -> dict[str, float]:
+    target = plan.experiment.budget.target_accuracy
+    found = metrics(phases, scope, channels, plan.architecture.training_flops, target)
+    found["memory_predicted_bytes"] = float(plan.memory_bytes)
+    if seen.memory_bytes is not None:
+        found["memory_peak_bytes"] = float(seen.memory_bytes)
+    return found
 
 
 def _status(failure: Failure | None) -> Status:

@@ -82,7 +82,11 @@ def _peak(phases: Sequence[Phase], channels: Sequence[str]) -> float | None:
 
 
 def metrics(
-    phases: Sequence[Phase], scope: Sequence[str], channels: Sequence[str], flops_per_image: int | None
+    phases: Sequence[Phase],
+    scope: Sequence[str],
+    channels: Sequence[str],
+    flops_per_image: int | None = None,
+    target_accuracy: float | None = None,
 ) -> dict[str, float]:
     """All metrics of a run; what does not exist is absent.
 
@@ -91,8 +95,11 @@ def metrics(
         scope: names of the channels that energy_j adds up.
         channels: names of all channels.
         flops_per_image: training FLOPs of one sample (3 x forward), or None where they are not known.
+        target_accuracy: top-1 accuracy to be reached, or None.
     """
     found = _training(phases, scope, channels, flops_per_image)
+    if target_accuracy is not None:
+        found.update(_to_accuracy(phases, scope, target_accuracy))
     for name in dict.fromkeys(phase.name for phase in phases):
         if name != TRAIN:
             chosen = [phase for phase in phases if phase.name == name]
@@ -154,6 +161,15 @@ def _accuracy(phases: Sequence[Phase]) -> dict[str, float | None]:
     done = [phase for phase in phases if phase.name == VALIDATE and phase.complete]
     keys = ("accuracy_top1", "accuracy_top5")
     return {key: done[-1].values.get(key) for key in keys} if done else {}
+
+
+def _to_accuracy(phases: Sequence[Phase], scope: Sequence[str], target: float) -> dict[str, float | None]:
+    """Time and energy of the training phases up to the first validation that reached the target; absent if none did."""
+    for index, phase in enumerate(phases):
+        if phase.name == VALIDATE and phase.values.get("accuracy_top1", 0.0) >= target:
+            before = total([earlier for earlier in phases[:index] if earlier.name == TRAIN], scope)
+            return {"time_to_accuracy_s": before.time_s, "energy_to_accuracy_j": before.energy_j}
+    return {}
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

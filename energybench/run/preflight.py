@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from energybench import devices as _devices
@@ -16,6 +17,9 @@ from energybench.errors import ConfigError, DataError, DeviceError, EnergybenchE
 from energybench.power.meter import Meter
 from energybench.registry import Registry
 from energybench.run.engine import Engine
+
+OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
+"""Values that an optimiser keeps for each parameter: momentum; Adam's two moments."""
 
 CPU_NAMES = (CPU, "none")
 
@@ -87,6 +91,13 @@ class Plan:
         return self.devices[0].kind
 
     @property
+    def memory_bytes(self) -> int:
+        """Memory that training is predicted to take on each device, from the description."""
+        training = self.experiment.training
+        samples = self.experiment.batch // (len(self.devices) * training.accumulate)
+        return self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
+
+    @property
     def boards(self) -> list[Device]:
         """The devices, each once."""
         return _devices.unique(self.devices)
@@ -108,20 +119,31 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     engine, devices = _place(experiment, machine)
     _check_batch(experiment, info, devices)
     meters = _meters(experiment.meter, devices, registry)
-    chosen = replace(experiment, engine=engine)
-    return Plan(chosen, architecture, info, tuple(devices), make(registry, "engine", engine), tuple(meters))
+    _check_resume(experiment)
+    light: Engine = make(registry, "engine", engine)
+    light.validate(experiment, devices)
+    return Plan(replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters))
 
 
 def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
-    batch, count = experiment.batch, len(devices)
+    batch, count = experiment.batch, len(devices) * experiment.training.accumulate
     if batch % count:
         near = f"{batch // count * count or count} or {(batch // count + 1) * count}"
-        raise ConfigError(f"batch={batch} does not divide over {count} devices; use {near}, or another gpu.count")
+        parts = f" x training.accumulate={experiment.training.accumulate}" if experiment.training.accumulate > 1 else ""
+        raise ConfigError(
+            f"batch={batch} does not divide over {len(devices)} devices{parts}; use {near}, or another gpu.count"
+        )
     if batch > info.train_images:
         name = experiment.dataset.name
         raise ConfigError(
             f"batch={batch}: dataset {name!r} has {info.train_images} training images; use a smaller batch"
         )
+
+
+def _check_resume(experiment: Experiment) -> None:
+    resume = experiment.checkpoint.resume
+    if resume is not None and not Path(resume).is_file():
+        raise DataError(f"checkpoint.resume={resume}: no such file; give a checkpoint.npz, or null to start anew")
 
 
 Candidate = tuple[Part, Engine]

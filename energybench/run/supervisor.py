@@ -79,6 +79,7 @@ class Observation:
     spans: list[Span] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    memory_bytes: float | None = None
     failure: Failure | None = None
     end_ns: int = 0
 
@@ -107,9 +108,7 @@ class Supervisor:
                 self._baseline()
                 self._train(stack)
             except KeyboardInterrupt:
-                self.seen.failure = Failure(
-                    "interrupted", "interrupted by the user; what was measured until then is kept"
-                )
+                self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
             except EnergybenchError as error:
                 self.seen.failure = Failure("meter", str(error))
             finally:
@@ -121,9 +120,8 @@ class Supervisor:
         for named in self._plan.meters:
             boards = self._plan.boards
             session = named.meter.open([board for board in boards if named.meter.covers(board)])
-            stack.callback(session.close)
             self.sessions.append(session)
-            sampler = Sampler(session)
+            sampler = Sampler(session)  # closes the session when it stops
             stack.callback(sampler.stop)
             sampler.start()
             self._samplers.append(sampler)
@@ -155,7 +153,9 @@ class Supervisor:
         self._heard_ns = time.monotonic_ns()
         log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
         for rank, devices in enumerate(groups):
-            assignment = Assignment(self._plan.experiment, tuple(devices), rank, len(groups))
+            assignment = Assignment(
+                self._plan.experiment, tuple(devices), rank, len(groups), str(self._directory.absolute())
+            )
             environment = self._plan.engine.environment(devices)
             self._workers.append(workers.start(assignment, self._directory, environment))
         for item in workers.follow(self._workers, TICK_S):
@@ -182,6 +182,7 @@ class Supervisor:
             self.seen.failure = Failure(event.text.get("kind", "crashed"), event.text.get("message", ""))
         elif event.kind == "done":
             self._done.add(rank)
+            self.seen.memory_bytes = max(self.seen.memory_bytes or 0, event.values.get("memory_bytes", 0)) or None
 
     def _on_phase(self, rank: int, event: Event) -> None:
         for span in reversed(self.seen.spans):
@@ -206,7 +207,7 @@ class Supervisor:
         span = self.seen.spans[-1] if self.seen.spans else None
         if silent_s > limit_s:
             where = f" in phase {span.name}" if span else ""
-            message = f"no sign of life for {limit_s:g} s{where}; the worker was ended. Raise measure.watchdog_s if it was busy"
+            message = f"no sign of life for {limit_s:g} s{where}; if it was only busy, raise measure.watchdog_s"
             self.seen.failure = Failure("hung", message)
         elif span is not None:
             self._show(span, span.values.get("fraction", 0.0))

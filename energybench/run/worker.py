@@ -17,17 +17,21 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from energybench.config import Experiment, make, make_architecture
 from energybench.dataset import Dataset
 from energybench.devices import Device
-from energybench.errors import EnergybenchError
+from energybench.errors import DataError, EnergybenchError
 from energybench.registry import Registry
+from energybench.run import checkpoint
 from energybench.run.engine import Task, Trainer
 from energybench.run.events import EventWriter
+from energybench.schedule import Schedule
 
 PROGRESS_PERIOD_S = 0.5
+CHECKPOINT_FILE = "checkpoint.npz"
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""
 
@@ -49,12 +53,14 @@ class Assignment:
         devices: the devices of this worker.
         rank: number of this worker among `world`.
         world: number of workers.
+        directory: the run's folder, for checkpoints.
     """
 
     experiment: Experiment
     devices: tuple[Device, ...]
     rank: int
     world: int
+    directory: str
 
     def to_line(self) -> bytes:
         """As one JSON line."""
@@ -63,6 +69,7 @@ class Assignment:
             "devices": [device.to_json() for device in self.devices],
             "rank": self.rank,
             "world": self.world,
+            "directory": self.directory,
         }
         return json.dumps(data).encode() + b"\n"
 
@@ -71,22 +78,25 @@ class Assignment:
         """The inverse of `to_line`."""
         data = json.loads(line)
         devices = tuple(Device(**device) for device in data["devices"])
-        return cls(Experiment.from_json(data["experiment"]), devices, data["rank"], data["world"])
+        return cls(**{**data, "experiment": Experiment.from_json(data["experiment"]), "devices": devices})
 
 
 def main() -> int:
     """Runs one assignment; 0 when it is done, 1 when it failed."""
-    events = EventWriter(int(sys.argv[1]))
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    os.register_at_fork(after_in_child=lambda: os.close(descriptor))  # else a child that outlives us hides our end
+    events = EventWriter(descriptor)
     _end_with_parent()
     assignment = Assignment.from_line(sys.stdin.buffer.readline())
     threading.Thread(target=_end_at_eof, daemon=True).start()
     try:
-        Loop(assignment, events).run()
+        values = Loop(assignment, events).run()
     except Exception as error:
         traceback.print_exc()
         events.emit("failed", text={"kind": failure_kind(error), "message": _one_line(error)})
         return 1
-    events.emit("done")
+    events.emit("done", values=values)
     return 0
 
 
@@ -117,27 +127,34 @@ def _one_line(error: Exception) -> str:
 
 
 class Loop:
-    """Phases, budget and checks, the same for every engine."""
+    """Phases, budget, schedule, checkpoints and checks, the same for every engine."""
 
     def __init__(self, assignment: Assignment, events: EventWriter) -> None:
         self._assignment = assignment
         self._experiment = assignment.experiment
         self._events = events
+        self._schedule = Schedule(assignment.experiment.training, assignment.experiment.batch)
+        self._epoch = 0
         self._steps = 0
         self._seconds = 0.0
+        self._reached = False
 
-    def run(self) -> None:
-        """Loads, warms up, trains and validates until the budget is spent."""
-        trainer, dataset, validation_images = self._load()
-        self._warm_up(trainer, dataset, validation_images)
-        epoch = 0
-        while not self._spent(epoch):
-            epoch += 1
-            self._train(trainer, dataset, epoch)
-            if self._experiment.measure.validate and validation_images:
-                self._validate(trainer, dataset, epoch)
+    def run(self) -> dict[str, float]:
+        """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
+        trainer, dataset = self._load()
+        self._warm_up(trainer, dataset)
+        while not self._spent():
+            self._epoch += 1
+            trainer.begin_epoch(self._epoch, self._lr())
+            loss = self._train(trainer, dataset, self._epoch)
+            if self._validates():
+                loss = self._validate(trainer, dataset, self._epoch)
+            self._schedule.validated(loss)
+            self._save(trainer)
+        memory = trainer.memory_bytes()
+        return {} if memory is None else {"memory_bytes": memory}
 
-    def _load(self) -> tuple[Trainer, Dataset, int]:
+    def _load(self) -> tuple[Trainer, Dataset]:
         self._events.emit("started", "load")
         registry, experiment = Registry(), self._experiment
         plugin = make(registry, "dataset", experiment.dataset)
@@ -146,23 +163,54 @@ class Loop:
         engine = make(registry, "engine", experiment.engine)
         task = Task(experiment, architecture, self._assignment.devices, self._assignment.rank, self._assignment.world)
         trainer = engine.trainer(task)
+        self._resume(trainer)
         dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer.synchronize()
         self._events.emit("ended", "load")
         self._events.emit("environment", text=trainer.environment())
-        return trainer, dataset, self._info.validation_images
+        return trainer, dataset
 
-    def _warm_up(self, trainer: Trainer, dataset: Dataset, validation_images: int) -> None:
+    def _resume(self, trainer: Trainer) -> None:
+        if self._experiment.checkpoint.resume is None:
+            return
+        state, progress = checkpoint.load(Path(self._experiment.checkpoint.resume))
+        if progress.model != self._experiment.model.name:
+            raise DataError(f"checkpoint.resume: it holds {progress.model!r}, not {self._experiment.model.name!r}")
+        trainer.restore(state)
+        self._epoch, self._steps, self._seconds = progress.epoch, progress.steps, progress.seconds
+        self._schedule.restore(progress.schedule)
+
+    def _save(self, trainer: Trainer) -> None:
+        every = self._experiment.checkpoint.every_epochs
+        if every is None or self._assignment.rank or (self._epoch % every and not self._spent()):
+            return
+        self._events.emit("started", "checkpoint", self._epoch)
+        progress = checkpoint.Progress(
+            self._experiment.model.name, self._epoch, self._steps, self._seconds, self._schedule.state()
+        )
+        checkpoint.save(Path(self._assignment.directory) / CHECKPOINT_FILE, trainer.state(), progress)
+        self._events.emit("ended", "checkpoint", self._epoch)
+
+    def _lr(self) -> float:
+        epochs = self._experiment.budget.epochs
+        spent = self._fraction(self._epoch, 0, 0.0)
+        way = (self._epoch - 1) / max(epochs - 1, 1) if epochs else spent
+        return self._schedule.lr(spent, min(way, 1.0))
+
+    def _validates(self) -> bool:
+        return self._experiment.measure.validate and self._info.validation_images > 0
+
+    def _warm_up(self, trainer: Trainer, dataset: Dataset) -> None:
         steps = self._experiment.measure.warmup_steps
         if not steps:
             return
         self._events.emit("started", "warmup")
-        validation = dataset.batches("validation", self._experiment.batch, 0) if validation_images else iter(())
+        validation = dataset.batches("validation", self._experiment.batch, 0) if self._validates() else iter(())
         trainer.warm_up(_first(_endless(dataset, self._experiment.batch), steps), _first(validation, 1))
         trainer.synchronize()
-        self._events.emit("ended", "warmup", steps=steps, images=steps * self._experiment.batch)
+        self._events.emit("ended", "warmup", None, {"steps": steps, "images": steps * self._experiment.batch})
 
-    def _train(self, trainer: Trainer, dataset: Dataset, epoch: int) -> None:
+    def _train(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         batch = self._experiment.batch
         self._events.emit("started", "train", epoch)
         started = told = time.monotonic()
@@ -179,15 +227,15 @@ class Loop:
                 break
         loss = trainer.take_loss()
         self._seconds += time.monotonic() - started
-        self._events.emit("ended", "train", epoch, steps=steps, images=steps * batch, loss=loss)
+        self._events.emit("ended", "train", epoch, {"steps": steps, "images": steps * batch, "loss": loss})
         self._check(loss, epoch)
+        return loss
 
     def _tell(self, trainer: Trainer, epoch: int, steps: int, elapsed_s: float) -> None:
         loss = trainer.recent_loss()
         fraction = self._fraction(epoch, steps, elapsed_s)
-        told = {} if loss is None else {"loss": loss}
-        images = steps * self._experiment.batch
-        self._events.emit("progress", "train", epoch, steps=steps, images=images, fraction=fraction, **told)
+        values = {"steps": steps, "images": steps * self._experiment.batch, "fraction": fraction}
+        self._events.emit("progress", "train", epoch, values if loss is None else {**values, "loss": loss})
         if loss is not None:
             self._check(loss, epoch)
 
@@ -210,7 +258,7 @@ class Loop:
                 f"lower training.lr (now {self._experiment.training.lr}) or look at the data",
             )
 
-    def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> None:
+    def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         self._events.emit("started", "validate", epoch)
         found = trainer.evaluate(trainer.feed(dataset.batches("validation", self._experiment.batch, epoch)))
         trainer.synchronize()
@@ -219,11 +267,15 @@ class Loop:
             values["accuracy_top1"] = found.correct_top1 / found.images
             if found.correct_top5 is not None:
                 values["accuracy_top5"] = found.correct_top5 / found.images
-        self._events.emit("ended", "validate", epoch, **values)
+        self._events.emit("ended", "validate", epoch, values)
+        target = self._experiment.budget.target_accuracy
+        self._reached = target is not None and values.get("accuracy_top1", 0.0) >= target
+        return found.loss
 
-    def _spent(self, epoch: int) -> bool:
+    def _spent(self) -> bool:
         budget = self._experiment.budget
-        return (budget.epochs is not None and epoch >= budget.epochs) or self._spent_inside(0.0)
+        by_epochs = budget.epochs is not None and self._epoch >= budget.epochs
+        return by_epochs or self._reached or self._spent_inside(0.0)
 
     def _spent_inside(self, elapsed_s: float) -> bool:
         budget = self._experiment.budget

@@ -10,12 +10,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from energybench.availability import Availability
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError
 from energybench.hookspecs import Register
 from energybench.run.engine import Task, Trainer
+
+if TYPE_CHECKING:
+    from energybench.config import Experiment
 
 CPU_BUILD = "mxnet"
 CUDA_BUILDS = ("mxnet-cu117", "mxnet-cu116", "mxnet-cu115", "mxnet-cu114", "mxnet-cu113", "mxnet-cu112")
@@ -31,7 +35,7 @@ class GluonOptions:
     """Options of `engine=gluon`.
 
     Attributes:
-        kvstore: where gradients of several devices are added up: device | local.
+        kvstore: where gradients of several devices are added up: device | local | nccl (CUDA builds).
         hybridize: compile the network into a graph with static memory.
     """
 
@@ -39,8 +43,8 @@ class GluonOptions:
     hybridize: bool = True
 
     def __post_init__(self) -> None:
-        if self.kvstore not in ("device", "local"):
-            raise ConfigError(f"engine.kvstore={self.kvstore}: give device or local")
+        if self.kvstore not in ("device", "local", "nccl"):
+            raise ConfigError(f"engine.kvstore={self.kvstore}: give one of device, local, nccl")
 
 
 def installed_build() -> tuple[str, str] | None:
@@ -90,6 +94,16 @@ class GluonEngine:
         if device.kind == CPU or self._cuda():
             return None
         return "the installed MXNet is the CPU build; pip install 'energybench[gluon-cuda]', or use engine=torch"
+
+    def validate(self, experiment: Experiment, devices: Sequence[Device]) -> None:
+        """Precision and kvstore, as far as the device has them."""
+        cpu = devices[0].kind == CPU
+        if experiment.precision in ("tf32", "bf16"):
+            raise ConfigError(f"precision={experiment.precision}: engine=gluon has fp32 and fp16; use engine=torch")
+        if experiment.precision == "fp16" and cpu:
+            raise ConfigError("precision=fp16: MXNet multiplies no fp16 matrices on the CPU; use fp32, or a GPU")
+        if self._options.kvstore == "nccl" and cpu:
+            raise ConfigError("engine.kvstore=nccl: NCCL is for GPUs; use device or local")
 
     def _cuda(self) -> bool:
         build = installed_build()

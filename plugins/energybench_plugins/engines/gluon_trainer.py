@@ -6,14 +6,21 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
+from energybench.errors import DataError
 from energybench.run.engine import Evaluation, Task
+from energybench.schedule import initial_lr
 from energybench_plugins.engines.gluon import GluonOptions, installed_build
-from energybench_plugins.engines.gluon_blocks import build, mx
+from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
+from energybench_plugins.engines.gluon_optimizer import optimizer_state, restore_optimizer
 
 STEPS_IN_FLIGHT = 4
 """Steps the host may be ahead of the devices: enough to keep them busy, few enough that progress is true."""
@@ -22,56 +29,136 @@ Shards = list[tuple[Any, Any]]
 """One (images, labels) pair of NDArrays a context."""
 
 
+class SmoothedLoss(mx.gluon.HybridBlock):  # type: ignore[misc]
+    """Cross entropy against a target of which `smoothing` is spread evenly over the classes."""
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self._smoothing = smoothing
+
+    def hybrid_forward(self, F: Any, logits: Any, labels: Any) -> Any:  # noqa: N803
+        """Loss (N,) of logits (N, classes) and labels (N,)."""
+        logarithms = F.log_softmax(logits)
+        hit = F.pick(logarithms, labels)
+        return -(1 - self._smoothing) * hit - self._smoothing * F.mean(logarithms, axis=1)
+
+
 class GluonTrainer:
     """See `energybench.run.engine.Trainer`."""
 
     def __init__(self, task: Task, options: GluonOptions) -> None:
+        self._before_bytes = resident_bytes("VmRSS")
         self._task = task
+        self._recipe = task.experiment.training
+        self._half = task.experiment.precision == "fp16"
         self._options = options
         self._contexts = [
             mx.cpu(index) if device.kind == CPU else mx.gpu(index) for index, device in enumerate(task.devices)
         ]
         mx.random.seed(task.experiment.seed)
-        self.net = build(task.architecture)
-        # He et al. 2015: variance 2 / fan-in, for networks of rectifiers.
-        self.net.initialize(mx.init.Xavier("gaussian", "in", 2), ctx=self._contexts)
-        if options.hybridize:
-            self.net.hybridize(static_alloc=True, static_shape=True)
-        self._loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+        self.net = self._network()
+        self._cross_entropy = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+        smoothing = self._recipe.label_smoothing
+        self._loss = SmoothedLoss(smoothing) if smoothing else self._cross_entropy
         self._loss.hybridize()
-        self._trainer = self._optimizer()
+        self.trainer = self._optimizer()
         self._top5 = task.architecture.classes > 5
         self._count = 0
         self._sums: list[Any] = []
         self._flight: deque[Any] = deque()
         self._finished: Any = None
         self._reset_loss()
+        self._mixing = np.random.default_rng(task.experiment.seed)
+
+    def _network(self) -> Any:
+        net = build(self._task.architecture)
+        # He et al. 2015: variance 2 / fan-in, for networks of rectifiers.
+        net.initialize(mx.init.Xavier("gaussian", "in", 2), ctx=self._contexts)
+        if self._half:
+            net.cast("float16")
+        if self._recipe.accumulate > 1:
+            net.collect_params().setattr("grad_req", "add")
+        if self._options.hybridize:
+            net.hybridize(static_alloc=True, static_shape=True)
+        return net
 
     def _optimizer(self) -> Any:
-        training = self._task.experiment.training
         kvstore = self._options.kvstore if len(self._contexts) > 1 else None
-        options = optimizer_options(training)
-        return mx.gluon.Trainer(self.net.collect_params(), training.optimizer, options, kvstore=kvstore)
+        options = optimizer_options(self._recipe, initial_lr(self._recipe, self._task.experiment.batch), self._half)
+        trainer = mx.gluon.Trainer(
+            self.net.collect_params(), self._recipe.optimizer, options, kvstore=kvstore, update_on_kvstore=False
+        )
+        if self._half:
+            # What amp.init_trainer does; it insists on amp.init, which rewrites every operator.
+            trainer._amp_loss_scaler = mx.contrib.amp.loss_scaler.LossScaler()
+            trainer._amp_original_scale = trainer._scale
+        return trainer
 
-    def feed(self, batches: Iterable[Batch]) -> Iterator[Shards]:
-        """Copies each batch to the devices, an equal share to each; the last batch of a pass may divide unevenly."""
+    def begin_epoch(self, epoch: int, lr: float) -> None:
+        """See Trainer."""
+        seed = self._task.experiment.seed
+        self.trainer.set_learning_rate(lr)
+        mx.random.seed(int(np.random.default_rng([seed, epoch]).integers(2**31)))
+        self._mixing = np.random.default_rng([seed, epoch, 1])
+
+    def feed(self, batches: Iterable[Batch]) -> Iterator[list[Shards]]:
+        """Each batch as `training.accumulate` parts, of each an equal share to each device.
+
+        The last batch of a pass may divide unevenly.
+        """
         for batch in batches:
-            edges = [len(batch.images) * i // len(self._contexts) for i in range(len(self._contexts) + 1)]
+            edges = _edges(len(batch.images), self._recipe.accumulate)
             yield [
-                (_to(context, batch.images[start:end]), _to(context, batch.labels[start:end].astype("float32")))
-                for context, (start, end) in zip(self._contexts, pairwise(edges), strict=True)
-                if end > start
+                self._shards(batch.images[start:end], batch.labels[start:end]) for start, end in edges if end > start
             ]
 
-    def step(self, batch: Shards) -> None:
-        """Forward and backward on each device, gradients added up, one update."""
+    def _shards(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Shards:
+        shares = zip(self._contexts, _edges(len(images), len(self._contexts)), strict=True)
+        return [
+            (self._to(context, images[start:end]), _to(context, labels[start:end].astype(np.float32)))
+            for context, (start, end) in shares
+            if end > start
+        ]
+
+    def _to(self, context: Any, images: NDArray[np.float32]) -> Any:
+        moved = _to(context, images)
+        return moved.astype("float16") if self._half else moved
+
+    def step(self, batch: list[Shards]) -> None:
+        """Forward and backward on each device, gradients added up over parts and devices, one update."""
+        for shards in batch:
+            losses = self._backward(shards)
+            self._count += sum(len(loss) for loss in losses)
+            self._sums = [total + loss.sum() for total, loss in zip(self._sums, losses, strict=True)]
+            self._in_flight(losses)
+        self.trainer.step(sum(len(labels) for shards in batch for _, labels in shards))
+        if self._recipe.accumulate > 1:
+            self.net.collect_params().zero_grad()
+
+    def _backward(self, shards: Shards) -> list[Any]:
+        """Losses (N,) of each device, with their gradients under way."""
+        share = self._mixing.beta(self._recipe.mixup, self._recipe.mixup) if self._recipe.mixup else 1.0
         with mx.autograd.record():
-            losses = [self._loss(self.net(images), labels) for images, labels in batch]
-        mx.autograd.backward(losses)
-        images = sum(len(loss) for loss in losses)
-        self._trainer.step(images)
-        self._count += images
-        self._sums = [total + loss.sum() for total, loss in zip(self._sums, losses, strict=True)]
+            losses = [self._mixed_loss(images, labels, share) for images, labels in shards]
+            if self._half:
+                with mx.contrib.amp.scale_loss(losses, self.trainer) as scaled:
+                    mx.autograd.backward(scaled)
+            else:
+                mx.autograd.backward(losses)
+        return losses
+
+    def _mixed_loss(self, images: Any, labels: Any, share: float) -> Any:
+        """Loss of samples mixed with those of the reversed batch: `share` of one, the rest of the other."""
+        if share == 1.0:
+            return self._loss(self._logits(images), labels)
+        logits = self._logits(images * share + images.flip(axis=0) * (1 - share))
+        return self._loss(logits, labels) * share + self._loss(logits, labels.flip(axis=0)) * (1 - share)
+
+    def _logits(self, images: Any) -> Any:
+        logits = self.net(images)
+        return logits.astype("float32") if self._half else logits
+
+    def _in_flight(self, losses: list[Any]) -> None:
         self._flight.append(losses)
         if len(self._flight) > STEPS_IN_FLIGHT:
             self._finished = self._flight.popleft()
@@ -79,15 +166,13 @@ class GluonTrainer:
                 loss.wait_to_read()
 
     def warm_up(self, training: Iterable[Batch], validation: Iterable[Batch]) -> None:
-        """Trains and puts everything back: parameters, a new optimiser, the seed."""
-        kept = {name: parameter.data(self._contexts[0]).copy() for name, parameter in self.net.collect_params().items()}
+        """Trains and puts everything back: parameters, statistics, optimiser; random states come with the epoch."""
+        kept = self.state()
         for batch in self.feed(training):
             self.step(batch)
         self.evaluate(self.feed(validation))
-        for name, parameter in self.net.collect_params().items():
-            parameter.set_data(kept[name])
-        self._trainer = self._optimizer()
-        mx.random.seed(self._task.experiment.seed)
+        self.trainer = self._optimizer()
+        self.restore(kept)
         self._reset_loss()
 
     def recent_loss(self) -> float | None:
@@ -109,12 +194,12 @@ class GluonTrainer:
         self._count = 0
         self._flight, self._finished = deque(), None
 
-    def evaluate(self, batches: Iterable[Shards]) -> Evaluation:
+    def evaluate(self, batches: Iterable[list[Shards]]) -> Evaluation:
         """Counts on the devices; the host reads once, at the end."""
         images = 0
         sums: list[list[Any]] = []
         for batch in batches:
-            for data, labels in batch:
+            for data, labels in (pair for shards in batch for pair in shards):
                 images += len(data)
                 sums.append(self._scores(data, labels))
         totals = [sum(float(value.asscalar()) for value in column) for column in zip(*sums, strict=True)]
@@ -125,8 +210,8 @@ class GluonTrainer:
 
     def _scores(self, data: Any, labels: Any) -> list[Any]:
         """Correct in the first place, summed loss and, of more than 5 classes, correct among the first five."""
-        logits = self.net(data)
-        scores = [(logits.argmax(axis=1) == labels).sum(), self._loss(logits, labels).sum()]
+        logits = self._logits(data)
+        scores = [(logits.argmax(axis=1) == labels).sum(), self._cross_entropy(logits, labels).sum()]
         if self._top5:
             scores.append((logits.topk(k=5, axis=1) == labels.expand_dims(1)).sum())
         return scores
@@ -134,6 +219,32 @@ class GluonTrainer:
     def synchronize(self) -> None:
         """Waits for every context."""
         mx.nd.waitall()
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """See Trainer; parameters under "parameters/<row>.<name>", the optimiser's under "optimizer/<number>..."."""
+        first = self._contexts[0]
+        state = {
+            f"parameters/{name}": parameter.data(first).asnumpy()
+            for name, parameter in named_parameters(self.net).items()
+        }
+        return {**state, **optimizer_state(self.trainer)}
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """See Trainer."""
+        for name, parameter in named_parameters(self.net).items():
+            value = state.get(f"parameters/{name}")
+            if value is None or value.shape != parameter.shape:
+                found = "none" if value is None else str(value.shape)
+                raise DataError(f"checkpoint: parameter {name} of shape {found}; the network has {parameter.shape}")
+            parameter.set_data(mx.nd.array(value, dtype=value.dtype))
+        restore_optimizer(self.trainer, state)
+
+    def memory_bytes(self) -> int | None:
+        """Growth of the process on the CPU, all contexts together; memory in use on the fullest GPU."""
+        if self._contexts[0].device_type == "cpu":
+            return resident_bytes("VmHWM") - self._before_bytes
+        used = [total - free for free, total in map(mx.context.gpu_memory_info, range(len(self._contexts)))]
+        return int(max(used))
 
     def environment(self) -> Mapping[str, str]:
         """Build, threads and contexts."""
@@ -145,10 +256,24 @@ class GluonTrainer:
         }
 
 
-def optimizer_options(training: Training) -> dict[str, float]:
-    """The options MXNet's optimiser of that name takes."""
-    options = {"learning_rate": training.lr, "wd": training.weight_decay}
-    return options if training.optimizer == "adam" else {**options, "momentum": training.momentum}
+def optimizer_options(recipe: Training, lr: float, half: bool) -> dict[str, Any]:
+    """The options MXNet's optimiser of that name takes; half precision keeps a float32 copy of the weights."""
+    options: dict[str, Any] = {"learning_rate": lr, "wd": recipe.weight_decay, "multi_precision": half}
+    return options if recipe.optimizer == "adam" else {**options, "momentum": recipe.momentum}
+
+
+def resident_bytes(field: str) -> int:
+    """VmRSS (memory of this process now) or VmHWM (its peak), from /proc/self/status; 0 where there is no such file."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
+
+
+def _edges(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """`count` items in `parts` runs as equal as can be: (start, end) of each."""
+    return pairwise(count * part // parts for part in range(parts + 1))
 
 
 def _to(context: Any, array: Any) -> Any:

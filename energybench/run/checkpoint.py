@@ -1,0 +1,75 @@
+"""Checkpoints: a network's state in one file, written whole or not at all and read without executing anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from energybench.errors import DataError
+
+FORMAT = 1
+META = "energybench.json"
+
+State = Mapping[str, NDArray[np.generic]]
+"""Name -> array: "parameters/<name>", "optimizer/<name>", as the engine gives them."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training had come.
+
+    Attributes:
+        model: name of the network.
+        epoch: epochs that are done.
+        steps: optimiser steps that are done.
+        seconds: of training.
+        schedule: what the schedule must know.
+    """
+
+    model: str
+    epoch: int
+    steps: int
+    seconds: float
+    schedule: dict[str, float]
+
+
+def save(path: Path, state: State, progress: Progress) -> None:
+    """Writes a checkpoint: to a temporary name, flushed to the disk, then renamed over the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    meta = np.frombuffer(json.dumps({"format": FORMAT, **asdict(progress)}).encode(), dtype=np.uint8)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **{META: meta, **state})
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:
+    """Reads a checkpoint.
+
+    Raises:
+        DataError: not there, damaged, of another format, or holding anything but arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop(META).tobytes())
+        if meta.pop("format") != FORMAT:
+            raise DataError(f"checkpoint {path}: of another format; this release reads format {FORMAT}")
+        return arrays, Progress(**meta)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"checkpoint {path}: cannot be read: {reason}; choose another, or checkpoint.resume=null"
+        ) from error
