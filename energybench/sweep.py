@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -231,4 +232,14 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
             out.print(line, markup=False)
     out.print(f"results: {command.directory}", markup=False)
     if options.name != "none" and results:
-        out.print("compare runs in the browser: energybench ui", markup=False)
+        store = f" --uri {tracking.redact(options.uri)}" if options.uri else ""
+        out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False)
+
+
+def _python() -> str:
+    """What a user types to get this interpreter: 'python' where its environment is active, else its path."""
+    active = shutil.which("python")
+    if active is not None and Path(active).absolute() == Path(sys.executable).absolute():
+        return "python"
+    path = Path(sys.executable).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from energybench.power.meter import Reading, Session
 from energybench.power.sampler import Sampler
 from energybench.run import workers
 from energybench.run.events import Event
-from energybench.run.metrics import IDLE
+from energybench.run.metrics import IDLE, TRAIN
 from energybench.run.preflight import Plan
 from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
@@ -62,7 +63,14 @@ class Silent:
 
 @dataclass
 class Span:
-    """A phase as told by one worker or by the supervisor itself; `end_ns` is None while it runs."""
+    """A phase as told by one worker or by the supervisor itself.
+
+    Attributes:
+        name, epoch, values, rank: as in its events.
+        start_ns: when it began.
+        end_ns: when it ended; None while it runs.
+        told_ns: time of the last event about it.
+    """
 
     name: str
     epoch: int | None
@@ -70,6 +78,7 @@ class Span:
     end_ns: int | None = None
     values: dict[str, float] = field(default_factory=dict)
     rank: int = 0
+    told_ns: int = 0
 
 
 @dataclass
@@ -144,7 +153,7 @@ class Supervisor:
         self.seen.spans.append(span)
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._show(span, 0.0)
+            self._show(span)
             time.sleep(min(left, TICK_S))
         span.end_ns = time.monotonic_ns()
 
@@ -188,6 +197,7 @@ class Supervisor:
         for span in reversed(self.seen.spans):
             if (span.name, span.epoch, span.rank) == (event.phase, event.epoch, rank):
                 span.values.update(event.values)
+                span.told_ns = event.time_ns
                 span.end_ns = event.time_ns if event.kind == "ended" else None
                 return
 
@@ -210,23 +220,35 @@ class Supervisor:
             message = f"no sign of life for {limit_s:g} s{where}; if it was only busy, raise measure.watchdog_s"
             self.seen.failure = Failure("hung", message)
         elif span is not None:
-            self._show(span, span.values.get("fraction", 0.0))
+            self._show(span)
 
-    def _show(self, span: Span, fraction: float) -> None:
+    def _show(self, span: Span) -> None:
         powers = [sampler.latest_power_w(self._plan.scope) for sampler in self._samplers]
         known = [power for power in powers if power is not None]
-        elapsed_s = (time.monotonic_ns() - span.start_ns) / 1e9
-        images = span.values.get("images")
-        rate = images / elapsed_s if images and span.end_ns is None and elapsed_s > 0 else None
+        told = [one for one in self.seen.spans if one.name == TRAIN and "fraction" in one.values]
+        fraction = told[-1].values["fraction"] if told else 0.0
         self._view.update(
-            Moment(span.name, span.epoch, sum(known) if known else None, rate, fraction, self._left_s(fraction))
+            Moment(
+                span.name,
+                span.epoch,
+                sum(known) if known else None,
+                _images_per_s(told[-1]) if told else None,
+                fraction,
+                _left_s(told, fraction),
+            )
         )
 
-    def _left_s(self, fraction: float) -> float | None:
-        begun = [span.start_ns for span in self.seen.spans if span.epoch is not None]
-        if not begun or fraction <= 0:
-            return None
-        return (time.monotonic_ns() - begun[0]) / 1e9 * (1 - fraction) / fraction
+
+def _images_per_s(span: Span) -> float | None:
+    elapsed_s = (span.told_ns - span.start_ns) / 1e9
+    return span.values["images"] / elapsed_s if elapsed_s > 0 and "images" in span.values else None
+
+
+def _left_s(told: Sequence[Span], fraction: float) -> float | None:
+    """Seconds until the budget is spent, if it goes on as from the first training step until now."""
+    if fraction <= 0:
+        return None
+    return (told[-1].told_ns - told[0].start_ns) / 1e9 * (1 - fraction) / fraction
 
 
 def _log_line(rank: int, event: Event) -> str:

@@ -227,7 +227,8 @@ class Loop:
                 break
         loss = trainer.take_loss()
         self._seconds += time.monotonic() - started
-        self._events.emit("ended", "train", epoch, {"steps": steps, "images": steps * batch, "loss": loss})
+        values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, steps, 0.0), "loss": loss}
+        self._events.emit("ended", "train", epoch, values)
         self._check(loss, epoch)
         return loss
 

@@ -91,7 +91,7 @@ def stop(workers: Sequence[Worker]) -> None:
         _signal(worker, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     for worker in running:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: no more patience
             worker.process.wait(max(deadline - time.monotonic(), 0.01))
     for worker in workers:
         _signal(worker, signal.SIGKILL)  # the whole group: data loaders and compilers that the worker left

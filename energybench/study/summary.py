@@ -175,7 +175,7 @@ def table(results: Sequence[Result]) -> Table:
     made = rows(results)
     winners = {criterion.metric: best(made, criterion) for criterion in CRITERIA}
     drawn = Table(title=heading(results), title_justify="left", title_style="")
-    drawn.add_column("setting", no_wrap=True)
+    drawn.add_column("setting", overflow="fold")  # the numbers keep their width
     for _, title, _ in COLUMNS:
         drawn.add_column(title, justify="right", no_wrap=True)
     drawn.add_column("runs", justify="right")
