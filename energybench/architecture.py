@@ -2,17 +2,22 @@
 
 A description is built once by a plugin and turned into blocks by every engine. Shapes are
 ``(channels, height, width)`` or ``(units,)`` of one sample; the batch axis is never part of them.
+
+A network that is not described, such as a model zoo's, is a `ZooNetwork`: it names what builds it for each engine, and
+what follows from layers is not known of it until it is built.
 """
 
 # ruff: noqa: D102  (what a layer overrides is documented once, in Layer)
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from energybench.errors import ConfigError
+from energybench.errors import ConfigError, PluginError
 
 Shape = tuple[int, ...]
 
@@ -22,6 +27,32 @@ TRAINING_PASSES = 3
 
 ACTIVATION_BYTES = 4
 """Bytes of one activation in float32."""
+
+
+class Network(Protocol):
+    """What a run asks of a network, described or not."""
+
+    @property
+    def name(self) -> str:
+        """What the network is called."""
+
+    @property
+    def input_shape(self) -> Shape:
+        """(C, H, W) of one sample."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes its output tells apart."""
+
+    @property
+    def training_flops(self) -> int | None:
+        """FLOPs to train on one sample; None where only the engine that builds it can count them."""
+
+    def training_bytes(self, samples: int, optimizer_slots: int) -> int | None:
+        """Memory that training takes, see `Architecture.training_bytes`; None where it cannot be told beforehand."""
+
+    def refuses(self, engine: str) -> str | None:
+        """Why the engine registered as `engine` cannot build it, with what to do instead; None where it can."""
 
 
 def _window(size: int, kernel: int, stride: int, padding: int, what: str) -> int:
@@ -314,3 +345,63 @@ class Architecture:
     def layer_count(self) -> int:
         """Layers as the study counts them: `counted_layers` and `counted_nodes`."""
         return self.counted_layers + len(self.counted_nodes)
+
+    def refuses(self, engine: str) -> str | None:
+        """Every engine builds what is described."""
+        return None
+
+
+@dataclass(frozen=True)
+class ZooNetwork:
+    """A network that is not described but built by a function of its own for each engine. See `Network`.
+
+    Attributes:
+        name: name in its zoo.
+        input_shape: (C, H, W) of one sample.
+        classes: number of classes its output tells apart.
+        builders: engine's name -> the function that builds it there, called with this ZooNetwork in the training
+            process; or "module:function", so that naming it imports no framework. It returns what the engine trains
+            (gluon: a HybridBlock from (N, C, H, W) to (N, classes), not initialised), and raises ConfigError where
+            there is no such network. The engine tests what it is given and counts its FLOPs.
+    """
+
+    name: str
+    input_shape: Shape
+    classes: int
+    builders: Mapping[str, str | Callable[[ZooNetwork], Any]]
+
+    @property
+    def training_flops(self) -> int | None:
+        """Not known before it is built."""
+        return None
+
+    def training_bytes(self, samples: int, optimizer_slots: int) -> int | None:
+        """Not known before it is built."""
+        return None
+
+    def refuses(self, engine: str) -> str | None:
+        """An engine without a builder cannot build it."""
+        if engine in self.builders:
+            return None
+        return f"it cannot build {self.name!r}; use engine={' or engine='.join(sorted(self.builders))}"
+
+    def build(self, engine: str) -> Any:
+        """What the builder for `engine` makes; imports its framework.
+
+        Raises:
+            ConfigError: there is no such builder, or the builder knows no such network.
+            PluginError: the builder is named wrongly.
+        """
+        if reason := self.refuses(engine):
+            raise ConfigError(f"engine={engine}: {reason}")
+        builder = self.builders[engine]
+        return (_imported(builder) if isinstance(builder, str) else builder)(self)
+
+
+def _imported(name: str) -> Callable[[ZooNetwork], Any]:
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[[ZooNetwork], Any] = getattr(importlib.import_module(module), function)
+    except AttributeError as error:
+        raise PluginError(f"builder {name!r}: module {module!r} has no function {function!r}") from error
+    return found

@@ -27,14 +27,17 @@ class ArrayDataset:
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""
         images, labels = self._splits[split]
-        if split == "validation":
-            for start in range(0, len(images), batch):
-                yield Batch(images[start : start + batch], labels[start : start + batch])
-            return
-        order = epoch_order(len(images), self._seed, epoch)
-        for start in range(0, len(order) - batch + 1, batch):
-            chosen = order[start : start + batch]
+        for chosen in selections(len(images), split, batch, self._seed, epoch):
             yield Batch(images[chosen], labels[chosen])
+
+
+def selections(samples: int, split: Split, batch: int, seed: int, epoch: int) -> Iterator[slice | NDArray[np.int64]]:
+    """What each batch of one pass takes, as an index: see `energybench.dataset.Dataset.batches`."""
+    if split == "validation":
+        yield from (slice(start, start + batch) for start in range(0, samples, batch))
+        return
+    order = epoch_order(samples, seed, epoch)
+    yield from (order[start : start + batch] for start in range(0, samples - batch + 1, batch))
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from energybench.architecture import Network
 from energybench.errors import ConfigError
 from energybench.registry import KINDS, Registry
 
@@ -93,6 +94,7 @@ class Training:
 
     Attributes:
         optimizer: sgd | nag (Nesterov) | adam | lars; an engine may lack some.
+        initializer: of weights: he (He et al. 2015, normal, fan-in) | xavier (Glorot & Bengio 2010, uniform).
         lr: learning rate at the start, for `reference_batch` samples a step.
         momentum: of sgd, nag and lars.
         weight_decay: L2 penalty.
@@ -110,6 +112,7 @@ class Training:
     """
 
     optimizer: str = "sgd"
+    initializer: str = "he"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -140,6 +143,7 @@ class Training:
 
 _TRAINING_NAMES = {
     "optimizer": ("sgd", "nag", "adam", "lars"),
+    "initializer": ("he", "xavier"),
     "schedule": ("constant", "step", "log_linear", "plateau"),
     "lr_scaling": ("none", "linear", "sqrt"),
 }
@@ -374,10 +378,11 @@ def make(registry: Registry, kind: str, part: Part) -> Any:
     return entry.factory(fit(kind, entry.schema, part.options, f"{kind} {part.name!r}"))
 
 
-def make_architecture(registry: Registry, part: Part, classes: int) -> Any:
-    """The described network of `part` for `classes` classes."""
+def make_architecture(registry: Registry, part: Part, classes: int) -> Network:
+    """The network of `part` for `classes` classes."""
     entry = registry.get("model", part.name)
-    return entry.factory(fit("model", entry.schema, part.options, f"model {part.name!r}"), classes)
+    network: Network = entry.factory(fit("model", entry.schema, part.options, f"model {part.name!r}"), classes)
+    return network
 
 
 def _require(condition: bool, key: str, value: object, wanted: str) -> None:

@@ -36,7 +36,8 @@ def energybench_register_architectures(register: Register) -> None:
     """Registers networks.
 
     `factory(options, classes)` returns an `energybench.architecture.Architecture` whose last layer tells `classes`
-    classes apart. Raises ConfigError for options that make no network.
+    classes apart, or, for a network that cannot be described, an `energybench.architecture.ZooNetwork` that names a
+    builder for each engine. Raises ConfigError for options that make no network.
     """
 
 

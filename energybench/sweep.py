@@ -25,7 +25,7 @@ from energybench.registry import Registry
 from energybench.run.execute import Place, execute, failed, new_id
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import RESULT_FILE, Failure, Result
-from energybench.study.summary import table, verdict
+from energybench.study.summary import details, table, verdict
 
 SWEEP_FILE = "sweep.json"
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -227,7 +227,7 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
     out = console()
     if results:
         out.print()
-        out.print(table(results))
+        out.print(table(results) if command.multirun else details(results[0]))
         for line in verdict(results):
             out.print(line, markup=False)
     out.print(f"results: {command.directory}", markup=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from energybench.architecture import Architecture
+from energybench.architecture import Network
 from energybench.availability import Availability
 from energybench.dataset import Batch
 from energybench.devices import Device
@@ -28,14 +28,14 @@ class Task:
 
     Attributes:
         experiment: the validated configuration.
-        architecture: the network described.
+        architecture: the network: described, or a zoo's with a builder for this engine.
         devices: the devices of this worker.
         rank: number of this worker among `world`.
         world: number of workers of this run.
     """
 
     experiment: Experiment
-    architecture: Architecture
+    architecture: Network
     devices: tuple[Device, ...]
     rank: int = 0
     world: int = 1
@@ -83,6 +83,13 @@ class Trainer(Protocol):
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Takes what `state` gave; raises DataError where it is another network's."""
+
+    def training_flops(self) -> int | None:
+        """FLOPs to train on one sample, counted in the built network: 3 times the forward pass, 2 a multiply-accumulate.
+
+        Convolutions and dense layers count, as in a description. None where an operation makes the count unsure. Asked
+        only of networks whose description does not tell.
+        """
 
     def memory_bytes(self) -> int | None:
         """Most memory that training took on any one device so far; None where it cannot be told."""

@@ -1,7 +1,8 @@
 """What a worker tells its supervisor: JSON lines on an inherited pipe, each with a CLOCK_MONOTONIC time stamp.
 
 `started` and `ended` mark a phase's edges and are stamped after the devices were synchronised; `progress` says how far
-a phase is; `environment` what the framework says of itself; `failed` why the worker gives up; `done` that all is well.
+a phase is; `environment` what the framework says of itself and of the network; `failed` why the worker gives up; `done`
+that all is well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Event:
         time_ns: CLOCK_MONOTONIC.
         phase: name of the phase, for started, progress and ended.
         epoch: 1, 2, ... inside an epoch, else None.
-        values: numbers: images, steps, loss, accuracy_top1, fraction, ...
+        values: numbers: images, steps, loss, accuracy_top1, fraction, training_flops, ...
         text: words: the failure's kind and message, or the environment.
     """
 

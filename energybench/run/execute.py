@@ -124,8 +124,10 @@ def _metrics(
     plan: Plan, seen: Observation, phases: Sequence[Phase], scope: Sequence[str], channels: Sequence[str]
 ) -> dict[str, float]:
     target = plan.experiment.budget.target_accuracy
-    found = metrics(phases, scope, channels, plan.architecture.training_flops, target)
-    found["memory_predicted_bytes"] = float(plan.memory_bytes)
+    flops = plan.architecture.training_flops or seen.training_flops
+    found = metrics(phases, scope, channels, flops, target)
+    if plan.memory_bytes is not None:
+        found["memory_predicted_bytes"] = float(plan.memory_bytes)
     if seen.memory_bytes is not None:
         found["memory_peak_bytes"] = float(seen.memory_bytes)
     return found

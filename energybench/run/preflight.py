@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from energybench import devices as _devices
-from energybench.architecture import Architecture
+from energybench.architecture import Network
 from energybench.config import AUTO, Experiment, Part, fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin
 from energybench.devices import CPU, Device
@@ -79,7 +79,7 @@ class Plan:
     """
 
     experiment: Experiment
-    architecture: Architecture
+    architecture: Network
     dataset: DatasetInfo
     devices: tuple[Device, ...]
     engine: Engine
@@ -91,8 +91,8 @@ class Plan:
         return self.devices[0].kind
 
     @property
-    def memory_bytes(self) -> int:
-        """Memory that training is predicted to take on each device, from the description."""
+    def memory_bytes(self) -> int | None:
+        """Memory that training is predicted to take on each device, from the description; None where there is none."""
         training = self.experiment.training
         samples = self.experiment.batch // (len(self.devices) * training.accumulate)
         return self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
@@ -116,7 +116,7 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
         raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
     info = plugin.info()
     architecture = make_architecture(registry, experiment.model, info.classes)
-    engine, devices = _place(experiment, machine)
+    engine, devices = _place(experiment, machine, architecture)
     _check_batch(experiment, info, devices)
     meters = _meters(experiment.meter, devices, registry)
     _check_resume(experiment)
@@ -149,10 +149,10 @@ def _check_resume(experiment: Experiment) -> None:
 Candidate = tuple[Part, Engine]
 
 
-def _place(experiment: Experiment, machine: Machine) -> tuple[Part, list[Device]]:
+def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[Part, list[Device]]:
     """The engine and the devices: they depend on each other where both are `auto`."""
     gpu = experiment.gpu
-    usable, reasons = _engines(experiment.engine, machine.registry)
+    usable, reasons = _engines(experiment.engine, machine.registry, network)
     if gpu.name in CPU_NAMES:
         return _on_cpu(usable, reasons, gpu.count, machine)
     if gpu.name != AUTO:
@@ -190,15 +190,19 @@ def _engine_for(devices: Sequence[Device], usable: Sequence[Candidate], reasons:
     raise DeviceError(f"no engine can train on {devices[0].name} ({devices[0].generation}): {'; '.join(refusals)}")
 
 
-def _engines(part: Part, registry: Registry) -> tuple[list[Candidate], list[str]]:
-    """Engines that are installed, in order of preference, and why the others are not usable."""
+def _engines(part: Part, registry: Registry, network: Network) -> tuple[list[Candidate], list[str]]:
+    """Engines that are installed and can build the network, in order of preference, and why the others cannot."""
     if part.name != AUTO:
         candidates = [part]
     else:
         known = registry.names("engine")
         candidates = [_defaults(registry, "engine", name) for name in part.options["order"] if name in known]
     usable: list[Candidate] = []
-    reasons: list[str] = []
+    unable = [(candidate, words) for candidate in candidates if (words := network.refuses(candidate.name))]
+    reasons = [f"{candidate.name}: {words}" for candidate, words in unable]
+    candidates = [candidate for candidate in candidates if network.refuses(candidate.name) is None]
+    if unable and not candidates:
+        raise ConfigError(f"engine={part.name}: {'; '.join(reasons)}")
     for candidate in candidates:
         engine: Engine = make(registry, "engine", candidate)
         state = engine.check()

@@ -83,12 +83,16 @@ class Span:
 
 @dataclass
 class Observation:
-    """All that was seen of a run: what a Result is made of."""
+    """All that was seen of a run: what a Result is made of.
+
+    `training_flops` are of one sample, counted by the engine; None where the description tells, or nobody can.
+    """
 
     spans: list[Span] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     memory_bytes: float | None = None
+    training_flops: int | None = None
     failure: Failure | None = None
     end_ns: int = 0
 
@@ -187,6 +191,7 @@ class Supervisor:
             self._on_phase(rank, event)
         elif event.kind == "environment" and rank == 0:
             self.seen.environment = dict(event.text)
+            self.seen.training_flops = int(event.values.get("training_flops", 0)) or None
         elif event.kind == "failed":
             self.seen.failure = Failure(event.text.get("kind", "crashed"), event.text.get("message", ""))
         elif event.kind == "done":

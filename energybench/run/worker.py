@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
 from energybench.dataset import Dataset
 from energybench.devices import Device
@@ -167,7 +168,7 @@ class Loop:
         dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer.synchronize()
         self._events.emit("ended", "load")
-        self._events.emit("environment", text=trainer.environment())
+        self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
 
     def _resume(self, trainer: Trainer) -> None:
@@ -283,6 +284,12 @@ class Loop:
         by_steps = budget.steps is not None and self._steps >= budget.steps
         by_time = budget.seconds is not None and self._seconds + elapsed_s >= budget.seconds
         return by_steps or by_time
+
+
+def _flops(network: Network, trainer: Trainer) -> dict[str, float]:
+    """What the engine counted of a network that is not described."""
+    counted = trainer.training_flops() if network.training_flops is None else None
+    return {} if counted is None else {"training_flops": counted}
 
 
 def _endless(dataset: Dataset, batch: int) -> Iterator[Any]:

@@ -52,11 +52,12 @@ class Row:
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and interval of a metric over the finished runs; None where none of them has it."""
-        values = [result.metrics[metric] for result in self.finished if metric in result.metrics]
+        having = [result for result in self.finished if metric in result.metrics]
+        values = [result.metrics[metric] for result in having]
         if not values:
             return None
         mean = sum(values) / len(values)
-        return Estimate(mean, interval(values, [_independent(result, metric) for result in self.finished]), len(values))
+        return Estimate(mean, interval(values, [_independent(result, metric) for result in having]), len(values))
 
 
 def interval(values: Sequence[float], independent_u: Sequence[float]) -> float | None:
@@ -186,6 +187,41 @@ def table(results: Sequence[Result]) -> Table:
     return drawn
 
 
+DETAILS: tuple[tuple[str, str, str], ...] = (
+    ("time_s", "training time", "{:,.2f} s"),
+    ("images_per_s", "throughput", "{:,.0f} images/s"),
+    ("power_mean_w", "mean power", "{:,.1f} W"),
+    ("power_peak_w", "peak power", "{:,.1f} W"),
+    ("power_idle_w", "idle power", "{:,.1f} W"),
+    ("energy_above_idle_j", "energy above idle", "{:,.1f} J"),
+    ("energy_per_image_j", "energy an image", "{:.4g} J"),
+    ("gflops_per_s", "achieved", "{:,.1f} GFLOPS"),
+    ("gflops_per_w", "efficiency", "{:.3g} GFLOPS/W"),
+    ("edp_js", "energy-delay product", "{:,.4g} J s"),
+    ("accuracy_top1", "top-1 accuracy", "{:.2%}"),
+    ("accuracy_top5", "top-5 accuracy", "{:.2%}"),
+    ("time_to_accuracy_s", "time to accuracy", "{:,.2f} s"),
+    ("energy_to_accuracy_j", "energy to accuracy", "{:,.1f} J"),
+    ("warmup.energy_j", "energy of the warm-up", "{:,.1f} J"),
+    ("validate.energy_j", "energy of validation", "{:,.1f} J"),
+)
+
+
+def details(result: Result) -> Table:
+    """One run's result for a terminal, a line a metric; what does not exist is not in it."""
+    from rich.table import Table
+
+    drawn = Table(title=heading([result]), title_justify="left", title_style="", show_header=False)
+    found = result.metrics
+    if "energy_j" in found:
+        drawn.add_row("training energy", f"{found['energy_j']:,.1f} ± {found['energy_uncertainty_j']:,.1f} J (k = 2)")
+    for metric, words, form in DETAILS:
+        if metric in found:
+            drawn.add_row(words, form.format(found[metric]))
+    drawn.add_row("quality", result.tags.get("quality", "-"))
+    return drawn
+
+
 def _cell(row: Row, metric: str, form: str, marked: bool) -> str:
     found = row.estimate(metric)
     if found is None:
@@ -194,7 +230,8 @@ def _cell(row: Row, metric: str, form: str, marked: bool) -> str:
     if found.half_width is not None:
         text += f" ± {form.format(found.half_width)}"
     elif metric == "energy_j":
-        text += f" ± {form.format(row.finished[0].metrics['energy_uncertainty_j'])}"
+        [expanded] = [r.metrics["energy_uncertainty_j"] for r in row.finished if metric in r.metrics]
+        text += f" ± {form.format(expanded)}"
     return f"[bold]{text} *[/bold]" if marked else text
 
 

@@ -18,6 +18,8 @@ from energybench.tracking.store import artifact_location, load, redact, tracking
 
 # One call takes 1000 values in all, of which 100 parameters and 100 tags.
 _METRICS, _PARAMETERS, _TAGS = 800, 100, 100
+# Has MLflow's UI open the experiment as model training, not as a language model's application.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _T = TypeVar("_T")
 
 
@@ -151,7 +153,7 @@ class MlflowTracker:
     def _create_experiment(self) -> Any:
         location = artifact_location(self.uri, self.experiment)
         try:
-            return self._client.get_experiment(self._client.create_experiment(self.experiment, location))
+            return self._client.get_experiment(self._client.create_experiment(self.experiment, location, _KIND))
         except self._mlflow.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -21,6 +21,7 @@ from energybench.run.engine import Task, Trainer
 if TYPE_CHECKING:
     from energybench.config import Experiment
 
+ENGINE = "gluon"
 CPU_BUILD = "mxnet"
 CUDA_BUILDS = ("mxnet-cu117", "mxnet-cu116", "mxnet-cu115", "mxnet-cu114", "mxnet-cu113", "mxnet-cu112")
 PROBE = (
@@ -127,4 +128,4 @@ class GluonEngine:
 
 def energybench_register_engines(register: Register) -> None:
     """Registers `gluon`."""
-    register("gluon", GluonEngine, GluonOptions)
+    register(ENGINE, GluonEngine, GluonOptions)

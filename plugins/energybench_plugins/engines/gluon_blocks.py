@@ -76,9 +76,10 @@ def build(architecture: Architecture) -> Any:
 def named_parameters(net: Any) -> dict[str, Any]:
     """Parameters by "<row>.<weight|bias|gamma|beta|running_mean|running_var>", in the order of the rows.
 
+    Names follow from where a block stands in its parents, so those of any network are the same in every process.
     Shapes are Gluon's: convolutions (out, in / groups, kH, kW), dense layers (units, inputs).
     """
-    return dict(net.collect_params().items())
+    return dict(net._collect_params_with_prefix())  # what Gluon's save_parameters calls
 
 
 def _sequence(layers: tuple[Layer, ...], shape: Shape, prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""Trains a described network with Gluon. Imports MXNet: only for the training process."""
+"""Trains a network with Gluon. Imports MXNet: only for the training process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from energybench.architecture import Architecture, ZooNetwork
 from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
-from energybench.errors import DataError
+from energybench.errors import DataError, PluginError
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.gluon import GluonOptions, installed_build
+from energybench_plugins.engines.gluon import ENGINE, GluonOptions, installed_build
 from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
+from energybench_plugins.engines.gluon_check import require_classifier
+from energybench_plugins.engines.gluon_flops import training_flops
 from energybench_plugins.engines.gluon_optimizer import optimizer_state, restore_optimizer
 
 STEPS_IN_FLIGHT = 4
 """Steps the host may be ahead of the devices: enough to keep them busy, few enough that progress is true."""
+
+INITIALIZERS = {"he": mx.init.Xavier("gaussian", "in", 2), "xavier": mx.init.Xavier("uniform", "avg", 3)}
 
 Shards = list[tuple[Any, Any]]
 """One (images, labels) pair of NDArrays a context."""
@@ -71,15 +76,25 @@ class GluonTrainer:
         self._mixing = np.random.default_rng(task.experiment.seed)
 
     def _network(self) -> Any:
-        net = build(self._task.architecture)
-        # He et al. 2015: variance 2 / fan-in, for networks of rectifiers.
-        net.initialize(mx.init.Xavier("gaussian", "in", 2), ctx=self._contexts)
+        net = self._built()
+        net.initialize(INITIALIZERS[self._recipe.initializer], ctx=self._contexts, force_reinit=True)
         if self._half:
             net.cast("float16")
         if self._recipe.accumulate > 1:
             net.collect_params().setattr("grad_req", "add")
         if self._options.hybridize:
             net.hybridize(static_alloc=True, static_shape=True)
+        return net
+
+    def _built(self) -> Any:
+        """The network as its description says, or as its builder makes it and one step has shown that it trains."""
+        network = self._task.architecture
+        if isinstance(network, Architecture):
+            return build(network)
+        if not isinstance(network, ZooNetwork):
+            raise PluginError(f"engine gluon builds no {type(network).__name__}; give an Architecture or a ZooNetwork")
+        net = network.build(ENGINE)
+        require_classifier(net, network)
         return net
 
     def _optimizer(self) -> Any:
@@ -238,6 +253,10 @@ class GluonTrainer:
                 raise DataError(f"checkpoint: parameter {name} of shape {found}; the network has {parameter.shape}")
             parameter.set_data(mx.nd.array(value, dtype=value.dtype))
         restore_optimizer(self.trainer, state)
+
+    def training_flops(self) -> int | None:
+        """See Trainer."""
+        return training_flops(self.net, self._task.architecture.input_shape)
 
     def memory_bytes(self) -> int | None:
         """Growth of the process on the CPU, all contexts together; memory in use on the fullest GPU."""

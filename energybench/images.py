@@ -1,0 +1,152 @@
+"""Data sets of images that fit in memory as bytes, and as floats at a network's size do not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from energybench.architecture import Shape
+from energybench.arrays import selections
+from energybench.dataset import Batch, Split
+from energybench.errors import DataError
+
+if TYPE_CHECKING:
+    from energybench.image_cache import ResizedImages
+
+FLOAT_BYTES = 512 * 1024**2
+"""Images that need no resizing are held as float32 up to so many bytes, which spares converting each batch."""
+
+BLOCK_PIXELS = 2**20
+"""Pixels resized at a time: their floats stay in the processor's cache."""
+
+METHOD = "bilinear 1"
+"""Part of what cached images are found by: changes when `resize` comes to give other bytes."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How bytes become floats: (value / 255 - mean) / std.
+
+    Attributes:
+        mean: of each channel, on a scale from 0 to 1.
+        std: of each channel, on the same scale.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        """Normalises images (N, C, H, W) into `out` of the same shape."""
+        std = np.array(self.std)[:, None, None]
+        np.multiply(images, (1 / (255 * std)).astype(np.float32), out=out)
+        out -= (np.array(self.mean)[:, None, None] / std).astype(np.float32)
+
+
+class ImageDataset:
+    """Images held as bytes, made into float32 batches of the size and the channels a network takes.
+
+    Where the size differs, the images are resized once if `cache` has room for them, else batch by batch; the batches
+    are the same either way. One channel is repeated to as many as are wanted in the batch alone.
+
+    Args:
+        name: of the data set, for messages.
+        splits: split name -> (images (N, C, H, W) uint8, labels (N,) int64).
+        shape: (C, H, W) wanted.
+        normalisation: of the channels that `splits` have.
+        seed: fixes the order of training samples together with the epoch.
+        cache: keeps resized images; None: resize batch by batch.
+
+    Raises:
+        DataError: the channels cannot be matched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: dict[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]],
+        shape: Shape,
+        normalisation: Normalisation,
+        seed: int,
+        cache: ResizedImages | None = None,
+    ) -> None:
+        self._shape = shape
+        self._normalisation = normalisation
+        self._seed = seed
+        self._labels = {split: labels for split, (_, labels) in splits.items()}
+        self._images = {split: images for split, (images, _) in splits.items()}
+        _require_channels(name, self._images, shape[0])
+        if cache is not None and any(images.shape[2:] != shape[1:] for images in self._images.values()):
+            self._images = cache.resized(self._images, *shape[1:]) or self._images
+        self._floats = self._as_floats()
+
+    def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
+        """See `energybench.dataset.Dataset.batches`."""
+        labels = self._labels[split]
+        for chosen in selections(len(labels), split, batch, self._seed, epoch):
+            yield Batch(self._take(split, chosen), labels[chosen])
+
+    def _as_floats(self) -> dict[Split, NDArray[np.float32]]:
+        """All images, normalised, where they have their size and fit; else nothing."""
+        fitting = all(images.shape[2:] == self._shape[1:] for images in self._images.values())
+        if not fitting or sum(images.size * 4 for images in self._images.values()) > FLOAT_BYTES:
+            return {}
+        floats = {split: np.empty(images.shape, np.float32) for split, images in self._images.items()}
+        for split, images in self._images.items():
+            self._normalisation.apply(images, floats[split])
+        self._images = {}
+        return floats
+
+    def _take(self, split: Split, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        if self._floats:
+            return self._repeat(self._floats[split][chosen])
+        images = self._images[split][chosen]
+        if images.shape[2:] != self._shape[1:]:
+            images = resize(images, *self._shape[1:])
+        batch = np.empty((len(images), *self._shape), np.float32)
+        channels = images.shape[1]
+        self._normalisation.apply(images, batch[:, :channels])
+        if channels < self._shape[0]:
+            batch[:, channels:] = batch[:, :1]
+        return batch
+
+    def _repeat(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(np.broadcast_to(images, (len(images), *self._shape)))
+
+
+def resize(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bilinear, as `arrays.fit_images` does it, rounded: (N, C, H, W) uint8 -> (N, C, height, width) uint8."""
+    count, channels, old_height, old_width = images.shape
+    down, across = _weights(old_height, height), _weights(old_width, width)
+    resized = np.empty((count, channels, height, width), np.uint8)
+    step = max(BLOCK_PIXELS // (channels * height * width), 1)
+    for start in range(0, count, step):
+        block = np.matmul(down, images[start : start + step].astype(np.float32))
+        block = (block.reshape(-1, old_width) @ across.T).reshape(-1, channels, height, width)
+        block += 0.5
+        resized[start : start + step] = block
+    return resized
+
+
+@functools.cache
+def _weights(old: int, new: int) -> NDArray[np.float32]:
+    """(new, old): how much each old pixel of a line counts in each new one.
+
+    Resizing is linear and the axes are independent, so what scipy makes of each single pixel says it all, and two
+    products of matrices do a hundred times faster what `zoom` does pixel by pixel.
+    """
+    from scipy.ndimage import zoom
+
+    weights = zoom(np.eye(old), (new / old, 1), order=1, mode="nearest", grid_mode=True)
+    return np.ascontiguousarray(weights, np.float32)
+
+
+def _require_channels(name: str, splits: dict[Split, NDArray[np.uint8]], wanted: int) -> None:
+    for images in splits.values():
+        if images.shape[1] not in (1, wanted):
+            channels = f"{images.shape[1]} channels and the network takes {wanted}"
+            raise DataError(f"dataset {name!r} has {channels}; choose another dataset")

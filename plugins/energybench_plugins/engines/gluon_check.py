@@ -1,0 +1,69 @@
+"""Tests whether a Gluon network that nobody described can be trained to classify: by one step. Imports MXNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from energybench.architecture import Network
+from energybench.errors import ConfigError
+from energybench_plugins.engines.mxnet_import import import_mxnet
+
+mx = import_mxnet()
+
+SAMPLES = 2
+"""Enough for a batch normalisation over maps of one pixel."""
+
+
+def require_classifier(net: Any, network: Network) -> None:
+    """One step without an update on two random samples, on the CPU; afterwards every parameter's shape is known.
+
+    The network is left initialised; initialise it anew (`force_reinit`) before training.
+
+    Args:
+        net: a Gluon Block, not initialised.
+        network: its name, the (C, H, W) of its input and the classes it is to tell apart.
+
+    Raises:
+        ConfigError: it is no classifier of such inputs; the message says what came out instead, or what failed.
+    """
+    if not isinstance(net, mx.gluon.HybridBlock):
+        raise _refusal(network, f"its builder made a {type(net).__name__}, which is no HybridBlock")
+    net.initialize(mx.init.Xavier(), ctx=mx.cpu())
+    images = mx.nd.random.normal(shape=(SAMPLES, *network.input_shape))
+    try:
+        with mx.autograd.record():
+            output = net(images)
+            _require_scores(output, network)
+        output.sum().backward()
+        mx.nd.waitall()
+    except ConfigError:
+        raise
+    except Exception as error:  # a foreign network fails in any way it likes
+        shape = (SAMPLES, *network.input_shape)
+        raise _refusal(network, f"a training step on images of shape {shape} fails: {_reason(error)}") from error
+    if not any(parameter.grad_req != "null" for parameter in net.collect_params().values()):
+        raise _refusal(network, "none of its parameters is trained")
+
+
+def _require_scores(output: Any, network: Network) -> None:
+    wanted = (SAMPLES, network.classes)
+    if isinstance(output, Sequence):
+        shapes = ", ".join(str(getattr(part, "shape", type(part).__name__)) for part in output)
+        raise _refusal(network, f"it gives {len(output)} outputs ({shapes}), not one of shape {wanted}")
+    if output.shape != wanted:
+        raise _refusal(network, f"it gives {output.shape} for {SAMPLES} images, not {wanted}")
+
+
+def _refusal(network: Network, reason: str) -> ConfigError:
+    return ConfigError(
+        f"model.network={network.name}: it cannot be trained to tell {network.classes} classes apart: {reason}; "
+        "choose a classification network, or another model.input_size"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The one line of MXNet's traceback that says what is wrong; other errors' first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("MXNetError:", "Error in operator"))]
+    return (telling or lines or [type(error).__name__])[0].removeprefix("MXNetError: ")
