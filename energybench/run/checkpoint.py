@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +48,20 @@ def save(path: Path, state: State, progress: Progress) -> None:
     meta = np.frombuffer(json.dumps({"format": FORMAT, **asdict(progress)}).encode(), dtype=np.uint8)
     try:
         with partial.open("wb") as file:
-            np.savez(file, **{META: meta, **state})
+            _write(file, {META: meta, **state})
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write(file: IO[bytes], arrays: State) -> None:
+    """What numpy.savez writes, but an object array is refused, and the archive is closed whatever happens."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:
@@ -62,8 +71,8 @@ def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:
         DataError: not there, damaged, of another format, or holding anything but arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays.pop(META).tobytes())
         if meta.pop("format") != FORMAT:
             raise DataError(f"checkpoint {path}: of another format; this release reads format {FORMAT}")

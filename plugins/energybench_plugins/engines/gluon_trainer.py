@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,11 +20,14 @@ from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.gluon import ENGINE, GluonOptions, installed_build
+from energybench_plugins.engines.gluon import ENGINE, GluonOptions
 from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
 from energybench_plugins.engines.gluon_check import require_classifier
 from energybench_plugins.engines.gluon_flops import training_flops
 from energybench_plugins.engines.gluon_optimizer import optimizer_state, restore_optimizer
+from energybench_plugins.engines.mxnet_build import installed_build
+
+amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not import by itself
 
 STEPS_IN_FLIGHT = 4
 """Steps the host may be ahead of the devices: enough to keep them busy, few enough that progress is true."""
@@ -105,7 +109,7 @@ class GluonTrainer:
         )
         if self._half:
             # What amp.init_trainer does; it insists on amp.init, which rewrites every operator.
-            trainer._amp_loss_scaler = mx.contrib.amp.loss_scaler.LossScaler()
+            trainer._amp_loss_scaler = amp.loss_scaler.LossScaler()
             trainer._amp_original_scale = trainer._scale
         return trainer
 
@@ -156,7 +160,7 @@ class GluonTrainer:
         with mx.autograd.record():
             losses = [self._mixed_loss(images, labels, share) for images, labels in shards]
             if self._half:
-                with mx.contrib.amp.scale_loss(losses, self.trainer) as scaled:
+                with amp.scale_loss(losses, self.trainer) as scaled:
                     mx.autograd.backward(scaled)
             else:
                 mx.autograd.backward(losses)
