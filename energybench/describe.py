@@ -5,13 +5,47 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from energybench.architecture import LRN, Architecture, Conv2d, Dropout, Layer, MaxPool, Residual, Row, Shape
+from energybench.architecture import (
+    LRN,
+    Architecture,
+    Conv2d,
+    Dropout,
+    Layer,
+    MaxPool,
+    Network,
+    Residual,
+    Row,
+    Shape,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def describe_table(architecture: Architecture, batch: int | None = None) -> Table:
+UNKNOWN = "a model zoo's network: its layers are not described; the engine that builds it counts its FLOPs"
+
+
+def describe_table(network: Network, batch: int | None = None) -> Table:
+    """The layers of a network that is described; of another its name, its input and its classes.
+
+    Args:
+        network: the network.
+        batch: see `layer_table`.
+    """
+    if isinstance(network, Architecture):
+        return layer_table(network, batch)
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=_title(network), caption=UNKNOWN, caption_justify="left", box=box.SIMPLE)
+    table.add_column("name")
+    table.add_column("input")
+    table.add_column("output")
+    table.add_row(network.name, _dimensions(network.input_shape), str(network.classes))
+    return table
+
+
+def layer_table(architecture: Architecture, batch: int | None = None) -> Table:
     """A table with one row a layer, the totals, and what the layer count includes.
 
     A residual block's layers stand indented above its sum. FLOPs are of the forward pass, 2 per multiply-accumulate of
@@ -24,9 +58,8 @@ def describe_table(architecture: Architecture, batch: int | None = None) -> Tabl
     from rich import box
     from rich.table import Table
 
-    title = f"{architecture.name}: {_dimensions(architecture.input_shape)} to {architecture.classes} classes"
     notes = "\n".join(_notes(architecture, batch))
-    table = Table(title=title, caption=notes, caption_justify="left", show_footer=True, box=box.SIMPLE)
+    table = Table(title=_title(architecture), caption=notes, caption_justify="left", show_footer=True, box=box.SIMPLE)
     table.add_column("name", "total", no_wrap=True)
     table.add_column("layer")
     table.add_column("output", no_wrap=True)
@@ -38,12 +71,21 @@ def describe_table(architecture: Architecture, batch: int | None = None) -> Tabl
     return table
 
 
-def describe_json(architecture: Architecture) -> dict[str, Any]:
-    """The same as plain values: FLOPs and bytes of one sample, shapes as lists of (C, H, W) or (units,)."""
+def _title(network: Network) -> str:
+    return f"{network.name}: {_dimensions(network.input_shape)} to {network.classes} classes"
+
+
+def describe_json(network: Network) -> dict[str, Any]:
+    """The same as plain values: FLOPs and bytes of one sample, shapes as lists of (C, H, W) or (units,).
+
+    What is not known of a network that is not described is absent.
+    """
+    known = {"name": network.name, "input_shape": list(network.input_shape), "classes": network.classes}
+    return {**known, **_layers_json(network)} if isinstance(network, Architecture) else known
+
+
+def _layers_json(architecture: Architecture) -> dict[str, Any]:
     return {
-        "name": architecture.name,
-        "input_shape": list(architecture.input_shape),
-        "classes": architecture.classes,
         "layers": [_layer_json(row) for row in architecture.rows()],
         "parameters": architecture.parameters,
         "macs": architecture.macs,

@@ -61,7 +61,7 @@ def _write(file: IO[bytes], arrays: State) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:

@@ -85,10 +85,10 @@ class Trainer(Protocol):
         """Takes what `state` gave; raises DataError where it is another network's."""
 
     def training_flops(self) -> int | None:
-        """FLOPs to train on one sample, counted in the built network: 3 times the forward pass, 2 a multiply-accumulate.
+        """FLOPs to train on one sample, counted in the built network as a description counts them.
 
-        Convolutions and dense layers count, as in a description. None where an operation makes the count unsure. Asked
-        only of networks whose description does not tell.
+        That is 3 times the forward pass and 2 a multiply-accumulate of convolutions and dense layers. None where an
+        operation makes the count unsure. Asked only for a network that is not described.
         """
 
     def memory_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -41,7 +42,8 @@ def fetch(url: str, sha256: str, target: Path) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"{url}: cannot be downloaded to {target}: {error}; try again") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there where all went well, and its folder may be none
+            partial.unlink()
 
 
 def _copy(url: str, file: BinaryIO) -> str:

@@ -5,6 +5,7 @@ This module is the light side; `gluon_trainer` imports MXNet.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from energybench.availability import Availability
 from energybench.devices import CPU, Device
-from energybench.errors import ConfigError
+from energybench.errors import ConfigError, DeviceError
 from energybench.hookspecs import Register
 from energybench.run.engine import Task, Trainer
+from energybench_plugins.engines import mxnet_build
+from energybench_plugins.engines.fatbin import dotted
 
 if TYPE_CHECKING:
     from energybench.config import Experiment
 
 ENGINE = "gluon"
-CPU_BUILD = "mxnet"
-CUDA_BUILDS = ("mxnet-cu117", "mxnet-cu116", "mxnet-cu115", "mxnet-cu114", "mxnet-cu113", "mxnet-cu112")
 PROBE = (
     "from energybench_plugins.engines.mxnet_import import import_mxnet;"
     "mx = import_mxnet(); assert (mx.nd.ones((2, 2)) * 2).sum().asscalar() == 8; print(mx.__version__)"
@@ -48,16 +49,6 @@ class GluonOptions:
             raise ConfigError(f"engine.kvstore={self.kvstore}: give one of device, local, nccl")
 
 
-def installed_build() -> tuple[str, str] | None:
-    """Name and version of the installed MXNet distribution; None where there is none."""
-    for name in (*CUDA_BUILDS, CPU_BUILD):
-        try:
-            return name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
-
-
 class GluonEngine:
     """See `energybench.run.engine.Engine`."""
 
@@ -66,7 +57,7 @@ class GluonEngine:
 
     def check(self) -> Availability:
         """By the metadata of the installed distributions."""
-        build = installed_build()
+        build = mxnet_build.installed_build()
         if build is None:
             return Availability(False, "MXNet is not installed", "pip install 'energybench[gluon]'")
         numpy = metadata.version("numpy")
@@ -81,20 +72,38 @@ class GluonEngine:
             return state
         try:
             done = subprocess.run(
-                [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S
+                [sys.executable, "-c", PROBE],
+                env={**os.environ, **mxnet_build.library_path()},
+                capture_output=True,
+                text=True,
+                timeout=PROBE_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
             return Availability(False, f"{state.detail} did not start within {PROBE_TIMEOUT_S} s", "try it by hand")
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return Availability(False, f"{state.detail} does not start: {said}", "reinstall energybench[gluon]")
-        return Availability(True, f"{state.detail}, {'GPU and CPU' if self._cuda() else 'CPU build'}")
+        return Availability(True, f"{state.detail}, {_covered()}")
 
     def refuses(self, device: Device) -> str | None:
-        """A CPU build has no code for a GPU."""
-        if device.kind == CPU or self._cuda():
+        """A GPU for which the installed library holds no code: the CPU build any, a CUDA build those newer than it.
+
+        A GPU whose compute capability its meter does not tell (rank 0) is left to CUDA itself.
+        """
+        if device.kind == CPU:
             return None
-        return "the installed MXNet is the CPU build; pip install 'energybench[gluon-cuda]', or use engine=torch"
+        if not mxnet_build.is_cuda_build():
+            return "the installed MXNet is the CPU build; pip install 'energybench[gluon-cuda]', or use engine=torch"
+        try:
+            code = mxnet_build.code()
+        except DeviceError as error:
+            return str(error)
+        if not device.rank or code.runs_on(device.rank):
+            return None
+        return (
+            f"the installed MXNet holds code for compute capability {code}, and none that runs on "
+            f"{dotted(device.rank)}; use engine=torch"
+        )
 
     def validate(self, experiment: Experiment, devices: Sequence[Device]) -> None:
         """Precision and kvstore, as far as the device has them."""
@@ -106,24 +115,34 @@ class GluonEngine:
         if self._options.kvstore == "nccl" and cpu:
             raise ConfigError("engine.kvstore=nccl: NCCL is for GPUs; use device or local")
 
-    def _cuda(self) -> bool:
-        build = installed_build()
-        return build is not None and build[0] != CPU_BUILD
-
     def workers(self, devices: Sequence[Device]) -> Sequence[Sequence[Device]]:
         """One process drives all devices."""
         return [devices]
 
     def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
-        """The worker sees exactly its cards, in this order; on the CPU it sees none."""
+        """The worker sees exactly its cards, in this order, on the CPU none; and it finds CUDA's libraries."""
         visible = ",".join(device.uuid for device in devices if device.kind != CPU)
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+        return {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": visible,
+            **mxnet_build.library_path(),
+        }
 
     def trainer(self, task: Task) -> Trainer:
         """Builds the network; imports MXNet."""
         from energybench_plugins.engines.gluon_trainer import GluonTrainer
 
         return GluonTrainer(task, self._options)
+
+
+def _covered() -> str:
+    """What the installed build trains on."""
+    if not mxnet_build.is_cuda_build():
+        return "CPU build"
+    try:
+        return f"CPU, and GPUs by code for compute capability {mxnet_build.code()}"
+    except DeviceError as error:
+        return str(error)
 
 
 def energybench_register_engines(register: Register) -> None:

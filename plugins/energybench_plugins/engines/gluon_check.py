@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,27 +16,34 @@ SAMPLES = 2
 """Enough for a batch normalisation over maps of one pixel."""
 
 
-def require_classifier(net: Any, network: Network) -> None:
-    """One step without an update on two random samples, on the CPU; afterwards every parameter's shape is known.
+def require_classifier(net: Any, network: Network, context: Any, *, hybridize: bool) -> None:
+    """One step without an update on two random samples; afterwards every parameter's shape is known.
 
     The network is left initialised; initialise it anew (`force_reinit`) before training.
 
     Args:
         net: a Gluon Block, not initialised.
         network: its name, the (C, H, W) of its input and the classes it is to tell apart.
+        context: the device on which it will be trained.
+        hybridize: whether it will be trained as a graph, which fewer networks can.
 
     Raises:
         ConfigError: it is no classifier of such inputs; the message says what came out instead, or what failed.
     """
     if not isinstance(net, mx.gluon.HybridBlock):
         raise _refusal(network, f"its builder made a {type(net).__name__}, which is no HybridBlock")
-    net.initialize(mx.init.Xavier(), ctx=mx.cpu())
-    images = mx.nd.random.normal(shape=(SAMPLES, *network.input_shape))
+    net.initialize(mx.init.Xavier(), ctx=context, force_reinit=True)  # some come with weights
+    net.hybridize(hybridize)
+    images = mx.nd.random.normal(shape=(SAMPLES, *network.input_shape), ctx=context)
     try:
-        with mx.autograd.record():
+        with warnings.catch_warnings(), mx.autograd.record():
+            warnings.simplefilter(
+                "ignore"
+            )  # of parameters that are not used: they make no network less of a classifier
             output = net(images)
             _require_scores(output, network)
-        output.sum().backward()
+            total = output.sum()
+        total.backward()
         mx.nd.waitall()
     except ConfigError:
         raise

@@ -18,13 +18,17 @@ OF_INPUT = ("Deconvolution",)
 """Each element of the input is multiplied with each element of one of the weight's rows."""
 
 WITHOUT = frozenset(
-    """null Activation BatchNorm BlockGrad Cast Concat Dropout Embedding Flatten GroupNorm InstanceNorm LRN L2Normalization
-    LayerNorm LeakyReLU Pad Pooling Reshape SliceChannel SwapAxis UpSampling _contrib_AdaptiveAvgPooling2D
-    _contrib_BilinearResize2D _contrib_SyncBatchNorm _copy _div_scalar _minus_scalar _mul_scalar _ones _plus_scalar
-    _rdiv_scalar _rminus_scalar _zeros add_n broadcast_add broadcast_axis broadcast_div broadcast_like broadcast_mul
-    broadcast_sub clip elemwise_add elemwise_div elemwise_mul elemwise_sub exp expand_dims hard_sigmoid identity log
-    log_softmax max mean ones_like pad relu reshape_like sigmoid slice slice_axis slice_like softmax sqrt square squeeze
-    stack sum tanh transpose zeros_like""".split()
+    """
+    Activation BlockGrad Cast Dropout LeakyReLU _copy _div_scalar _minus_scalar _mul_scalar _plus_scalar _rdiv_scalar
+    _rminus_scalar add_n broadcast_add broadcast_div broadcast_mul broadcast_sub clip elemwise_add elemwise_div
+    elemwise_mul elemwise_sub exp hard_sigmoid identity log relu sigmoid sqrt square tanh
+
+    BatchNorm GroupNorm InstanceNorm L2Normalization LRN LayerNorm Pooling UpSampling _contrib_AdaptiveAvgPooling2D
+    _contrib_BilinearResize2D log_softmax max mean softmax sum
+
+    null Concat Flatten Pad Reshape SliceChannel SwapAxis _ones _zeros broadcast_axis broadcast_like expand_dims
+    ones_like reshape_like slice slice_axis slice_like squeeze stack transpose zeros_like
+    """.split()  # noqa: SIM905
 )
 """Operators without a convolution or a matrix product in them: as in a description, they count nothing."""
 

@@ -98,7 +98,7 @@ class GluonTrainer:
         if not isinstance(network, ZooNetwork):
             raise PluginError(f"engine gluon builds no {type(network).__name__}; give an Architecture or a ZooNetwork")
         net = network.build(ENGINE)
-        require_classifier(net, network)
+        require_classifier(net, network, self._contexts[0], hybridize=self._options.hybridize)
         return net
 
     def _optimizer(self) -> Any:

@@ -44,11 +44,21 @@ def build(network: ZooNetwork) -> Any:
 def _options(classes: int) -> Iterator[dict[str, Any]]:
     """Options from the fullest down: constructors differ in what they take, and some swallow what they do not know.
 
-    `pretrained_base` belongs to networks that begin with another, whose trained weights they would fetch.
+    `pretrained_base` belongs to networks that begin with another, whose trained weights they would fetch; `use_aux` to
+    those that give a second output for a second loss while they are trained.
     """
-    counts = ({"classes": classes, "num_classes": classes}, {"classes": classes}, {"num_classes": classes}, {})
-    bases = ({"pretrained": False, "pretrained_base": False}, {"pretrained": False}, {})
-    for count, base in product(counts, bases):
+    counts: list[dict[str, int]] = [
+        {"classes": classes, "num_classes": classes},
+        {"classes": classes},
+        {"num_classes": classes},
+        {},
+    ]
+    bases: list[dict[str, bool]] = [
+        {"pretrained": False, "pretrained_base": False},
+        {"pretrained": False, "use_aux": False},
+        {"pretrained": False},
+    ]
+    for base, count in product(bases, counts):
         yield {**count, **base}
 
 
