@@ -25,6 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from energybench.config import Experiment, resolve, unknown_key
 from energybench.errors import ConfigError, EnergybenchError
@@ -32,6 +33,9 @@ from energybench.registry import Registry
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+"""What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
+
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -71,7 +75,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Hydra's own arguments; its overrides may stand before and behind its flags. Raises ConfigError."""
     parser = get_args_parser()
     parser.__class__ = _Parser
-    return parser.parse_intermixed_args(list(argv))
+    parsed = parser.parse_intermixed_args(list(argv))
+    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {parsed.config_dir}: no such folder")
+    return parsed
 
 
 def _flags_first(argv: Sequence[str]) -> list[str]:
@@ -106,7 +113,7 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     with _hydra(arguments, registry):
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
-        directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
+        directory = _directory(base, multirun, registry)
         known = not multirun or base.hydra.sweeper.get("_target_") == BASIC_SWEEPER
         lists = _expand(arguments.overrides, base) if multirun and known else [list(arguments.overrides)]
         cells = []
@@ -114,6 +121,13 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
             with naming_cell(overrides if len(lists) > 1 else ()):
                 cells.append(_cell(arguments, overrides, registry))
     return Command(tuple(cells), multirun, directory, known)
+
+
+def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
+    try:
+        return Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
+    except OmegaConfBaseException as error:
+        raise translate(error, registry) from error
 
 
 def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
@@ -149,6 +163,8 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
         return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry) from error
+    except (ValueError, YAMLError) as error:  # `model=null`, a file that is no YAML: what, but not where
+        raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
 
 def _is_sweep(text: str) -> bool:
@@ -201,7 +217,7 @@ def inform(argv: Sequence[str], registry: Registry) -> int:
     """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
     try:
         call_hydra(argv, lambda config: None)
-    except (HydraException, OmegaConfBaseException) as error:
+    except HYDRA_ERRORS as error:
         raise translate(error, registry) from error
     except SystemExit as end:
         return int(end.code or 0)

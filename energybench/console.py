@@ -80,7 +80,7 @@ class RunView:
         now = time.monotonic()
         if moment.phase != self._phase or now - self._printed_s >= PLAIN_PERIOD_S:
             if moment.epoch is None or now - self._printed_s >= PLAIN_PERIOD_S:
-                self._out.print(line, markup=False)
+                self._out.print(line, markup=False, soft_wrap=True)
                 self._printed_s = now
             self._phase = moment.phase
 

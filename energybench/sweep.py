@@ -73,7 +73,7 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     _require_tracking(options)
     sweep = _begin(command, options) if command.multirun else None
     interrupted = _hand_to_hydra(argv, command)
-    results = _results(command)
+    results = _results(command, sweep)
     if sweep is not None:
         _end(sweep, command.directory, options, results)
     _show(results, command, options)
@@ -186,14 +186,14 @@ def job(config: DictConfig) -> None:
         plan = prepare(experiment, Machine(registry))
     except EnergybenchError as error:
         result = failed(place, _plain(config), Failure("config", str(error)))
-        out.print(finished_line(label, result), markup=False)
+        out.print(finished_line(label, result), markup=False, soft_wrap=True)
         return
     run_id = new_id()
     recorder = Recorder(experiment.tracking, place, run_id, sweep.tracking_run_id if sweep else None)
     with RunView(out, label) as view:
         result = execute(plan, replace(place, tracking=recorder.where), view, run_id)
     recorder.finish(result)
-    out.print(finished_line(label, result), markup=False)
+    out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if result.status == "interrupted":
         raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
 
@@ -216,10 +216,14 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _results(command: Command) -> list[Result]:
-    """Results of the command's folder, in the order in which they were started."""
+def _results(command: Command, sweep: Sweep | None) -> list[Result]:
+    """The results of this command, in the order in which they were started; its folder may hold others' too."""
+    if sweep is None:
+        path = command.directory / RESULT_FILE
+        return [Result.read(path)] if path.exists() else []
     results = [Result.read(path) for path in command.directory.rglob(RESULT_FILE)]
-    return sorted(results, key=lambda result: result.started_at)
+    ours = [result for result in results if result.sweep_id == sweep.sweep_id]
+    return sorted(ours, key=lambda result: result.started_at)
 
 
 def _show(results: Sequence[Result], command: Command, options: Tracking) -> None:
@@ -229,11 +233,11 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
         out.print()
         out.print(table(results) if command.multirun else details(results[0]))
         for line in verdict(results):
-            out.print(line, markup=False)
-    out.print(f"results: {command.directory}", markup=False)
+            out.print(line, markup=False, soft_wrap=True)
+    out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
         store = f" --uri {tracking.redact(options.uri)}" if options.uri else ""
-        out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False)
+        out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
 
 
 def _python() -> str:

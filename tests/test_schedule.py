@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_log_linear_begins_and_ends_where_it_should_and_falls_by_one_factor():
     seen = rates(Training(lr=0.01, final_lr=0.0001, schedule="log_linear"), 5)
     assert seen[0] == pytest.approx(0.01)
     assert seen[-1] == pytest.approx(0.0001)
-    factors = [after / before for before, after in zip(seen, seen[1:], strict=False)]
+    factors = [after / before for before, after in pairwise(seen)]
     assert factors == pytest.approx([factors[0]] * 4)
 
 

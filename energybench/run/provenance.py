@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -34,7 +35,11 @@ def provenance(
     return {
         **environment(),
         "devices": [device.to_json() for device in devices],
-        "channels": [vars(channel) for session in sessions for channel in session.channels],
+        "channels": [
+            {**asdict(channel), "contains": list(channel.contains)}
+            for session in sessions
+            for channel in session.channels
+        ],
         "engine": trainer_environment,
     }
 

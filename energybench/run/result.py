@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from energybench.errors import DataError
 
@@ -145,6 +145,7 @@ class Result:
             version = data.pop("schema_version", None)
             if version != SCHEMA_VERSION:
                 raise DataError(f"result: schema version {version!r}; this release reads version {SCHEMA_VERSION}")
+            _check_kinds(data)
             return _build(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"result: not a result of energybench: {error}") from error
@@ -168,6 +169,35 @@ class Result:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, DataError) as error:
             raise DataError(f"{file}: {error}") from error
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "run_id": str,
+    "status": str,
+    "config": dict,
+    "started_at": str,
+    "ended_at": str,
+    "phases": list,
+    "metrics": dict,
+    "epochs": list,
+    "tags": dict,
+    "provenance": dict,
+    "overrides": list,
+    "tracking": dict,
+}
+
+
+def _check_kinds(data: dict[str, Any]) -> None:
+    """Raises TypeError for a field of another kind than its own."""
+    for name, kind in _KINDS.items():
+        if not isinstance(data[name], kind):
+            raise TypeError(f"{name} is {data[name]!r:.60}")
+    if data["status"] not in get_args(Status):
+        raise TypeError(f"status is {data['status']!r}; it is one of {', '.join(get_args(Status))}")
+    for numbers in (data["metrics"], *data["epochs"], *({"start": p["start_ns"]} for p in data["phases"])):
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} is {value!r:.60}, no number")
 
 
 def _build(data: dict[str, Any]) -> Result:

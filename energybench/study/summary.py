@@ -45,6 +45,20 @@ class Row:
         return tuple(result for result in self.results if result.status == "finished")
 
     @property
+    def boards(self) -> frozenset[tuple[str, str]]:
+        """(host, UUID) of every board that trained: a CPU has no UUID of its own."""
+        return frozenset(
+            (str(result.provenance.get("host")), str(device.get("uuid")))
+            for result in self.results
+            for device in result.provenance.get("devices", [])
+        )
+
+    def gain(self, metric: str) -> float:
+        """Half of the interval that the gain of the boards adds, in the metric's unit; 0 for what no meter reads."""
+        found = [result for result in self.finished if metric in result.metrics]
+        return max((_common(result, metric) for result in found), default=0.0)
+
+    @property
     def group(self) -> tuple[str, str]:
         """What may be compared with what: never measured with estimated, never one scope with another."""
         tags = self.results[0].tags
@@ -82,11 +96,22 @@ def interval(values: Sequence[float], independent_u: Sequence[float]) -> float |
 
 def _independent(result: Result, metric: str) -> float:
     """Standard uncertainty of an energy metric's independent part; other metrics have none of the meter's."""
-    expanded = result.metrics.get("energy_independent_uncertainty_j")
+    return _of_energy(result, metric, result.metrics.get("energy_independent_uncertainty_j", 0.0)) / 2
+
+
+def _common(result: Result, metric: str) -> float:
+    """Expanded uncertainty of an energy metric's part that is the same in every run on one board."""
+    both = result.metrics.get("energy_uncertainty_j", 0.0)
+    independent = result.metrics.get("energy_independent_uncertainty_j", 0.0)
+    return _of_energy(result, metric, math.sqrt(max(both**2 - independent**2, 0.0)))
+
+
+def _of_energy(result: Result, metric: str, joules: float) -> float:
+    """An uncertainty of energy_j in the unit of a metric that is proportional to it; 0 for any other."""
     energy = result.metrics.get("energy_j")
-    if expanded is None or not energy or metric not in ("energy_j", "energy_per_image_j"):
+    if not energy or metric not in ("energy_j", "energy_per_image_j"):
         return 0.0
-    return expanded / 2 * result.metrics[metric] / energy
+    return joules * result.metrics[metric] / energy
 
 
 def rows(results: Iterable[Result]) -> list[Row]:
@@ -131,19 +156,28 @@ CRITERIA = (
 
 def best(table: Sequence[Row], criterion: Criterion) -> Row | None:
     """The row that is better than every other beyond both intervals; None where none is, or a row was run but once."""
-    candidates = [(row, row.estimate(criterion.metric)) for row in table]
-    known = [(row, found) for row, found in candidates if found is not None]
-    if len(known) < 2 or len({row.group for row, _ in known}) > 1:
+    found = {row.label: row.estimate(criterion.metric) for row in table}
+    known = [row for row in table if found[row.label] is not None]
+    if len(known) < 2 or len({row.group for row in known}) > 1:
         return None
     sign = 1 if criterion.smaller_is_better else -1
-    first, *others = sorted(known, key=lambda pair: sign * pair[1].mean)
-    if any(found.half_width is None for _, found in known):
-        return None
-    mine = first[1]
-    separate = all(
-        abs(found.mean - mine.mean) > (found.half_width or 0.0) + (mine.half_width or 0.0) for _, found in others
-    )
-    return first[0] if separate else None
+    first, *others = sorted(known, key=lambda row: sign * _known(found[row.label]).mean)
+    return first if all(_separate(first, other, criterion.metric) for other in others) else None
+
+
+def _separate(one: Row, other: Row, metric: str) -> bool:
+    """Whether the intervals of two rows lie apart; on different boards, with the gains of both."""
+    mine, theirs = _known(one.estimate(metric)), _known(other.estimate(metric))
+    if mine.half_width is None or theirs.half_width is None:
+        return False
+    gains = (0.0, 0.0) if one.boards == other.boards else (one.gain(metric), other.gain(metric))
+    apart = math.hypot(mine.half_width, gains[0]) + math.hypot(theirs.half_width, gains[1])
+    return abs(mine.mean - theirs.mean) > apart
+
+
+def _known(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (

@@ -33,7 +33,7 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         save(path, {"parameters/0.weight": np.zeros(3), "x": _Failing()}, PROGRESS)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["checkpoint.npz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
 class _Failing:

@@ -1,0 +1,21 @@
+"""What tests of whole runs share: the plugins of `tests/fakes`, known to this process and to those it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+FAKES = Path(__file__).parent / "fakes"
+sys.path.append(str(FAKES))  # so that tests can import what a fake declares
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes `standin` and `scripted` known by ENERGYBENCH_PLUGINS; plugins of its own a test puts into the variable."""
+    path = os.pathsep.join(filter(None, (str(FAKES), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("ENERGYBENCH_PLUGINS", "standin,scripted")
+    return FAKES

@@ -1,0 +1,235 @@
+"""Training with Gluon on the CPU: repeatable, the same over several contexts, and it learns. Needs MXNet."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from energybench.config import make, make_architecture, resolve
+from energybench.dataset import Batch
+from energybench.devices import CPU, cpu_device
+from energybench.registry import Registry
+from energybench.run.engine import Task
+from energybench.run.execute import Place, execute
+from energybench.run.preflight import Machine, prepare
+from energybench.run.supervisor import Silent
+from energybench.run.worker import Assignment, Loop
+
+if importlib.util.find_spec("mxnet") is None:
+    pytest.skip("needs MXNet: pip install 'energybench[gluon]'", allow_module_level=True)
+
+pytestmark = pytest.mark.gluon
+
+
+def experiment(**sections):
+    config = {
+        "model": {"name": "lenet"},
+        "dataset": {"name": "digits"},
+        "engine": {"name": "gluon"},
+        "meter": {"name": "tdp"},
+        "gpu": {"name": "cpu"},
+        "batch": 64,
+        "budget": {"epochs": 2},
+        "measure": {"baseline_s": 0.0, "warmup_steps": 0},
+        "tracking": {"name": "none"},
+    }
+    return resolve(OmegaConf.merge(config, sections), Registry())
+
+
+class Told:
+    """Keeps what a worker's loop says."""
+
+    def __init__(self):
+        self.ended = []
+
+    def emit(self, kind, phase="", epoch=None, values=None, text=None):
+        if kind == "ended" and phase in ("train", "validate"):
+            self.ended.append((phase, epoch, dict(values)))
+
+
+def trained(tmp_path, contexts=1, **sections):
+    """What the worker's own loop tells of training and validation, in this process."""
+    told = Told()
+    Loop(Assignment(experiment(**sections), (cpu_device(),) * contexts, 0, 1, str(tmp_path)), told).run()
+    return told.ended
+
+
+def trainer_of(contexts=1, **sections):
+    chosen, registry = experiment(**sections), Registry()
+    classes = make(registry, "dataset", chosen.dataset).info().classes
+    architecture = make_architecture(registry, chosen.model, classes)
+    task = Task(chosen, architecture, (cpu_device(),) * contexts)
+    return make(registry, "engine", chosen.engine).trainer(task)
+
+
+def batches(count, size=64):
+    random = np.random.default_rng(7)
+    for _ in range(count):
+        images = random.random(size=(size, 1, 28, 28), dtype=np.float32)
+        yield Batch(images, random.integers(0, 10, size))
+
+
+def step(trainer, given):
+    trainer.begin_epoch(1, 0.01)
+    for batch in trainer.feed(given):
+        trainer.step(batch)
+    trainer.synchronize()
+
+
+def weights(trainer):
+    return {name: value for name, value in trainer.state().items() if name.startswith("parameters/")}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("reference"))
+
+
+class TestSeed:
+    def test_one_seed_gives_one_result(self, reference, tmp_path):
+        assert trained(tmp_path) == reference
+
+    def test_another_seed_another(self, reference, tmp_path):
+        other = trained(tmp_path, seed=1)
+        assert [part[2]["loss"] for part in other] != [part[2]["loss"] for part in reference]
+
+    def test_warming_up_changes_nothing(self, reference, tmp_path):
+        assert trained(tmp_path, measure={"warmup_steps": 5}) == reference
+
+    def test_a_dropout_network_repeats_itself_too(self):
+        found = []
+        for _ in range(2):
+            trainer = trainer_of(training={"mixup": 0.2, "label_smoothing": 0.1})
+            step(trainer, batches(3))
+            found.append(trainer.take_loss())
+        assert found[0] == found[1]
+
+
+class TestWarmUp:
+    @pytest.mark.parametrize("optimizer", ["sgd", "nag", "adam"])
+    def test_weights_and_optimiser_are_as_before(self, optimizer):
+        trainer = trainer_of(training={"optimizer": optimizer})
+        before = trainer.state()
+        trainer.warm_up(batches(3), batches(1))
+        after = trainer.state()
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+    def test_momentum_does_not_stay(self):
+        warm, cold = trainer_of(), trainer_of()
+        warm.warm_up(batches(5), batches(1))
+        for trainer in (warm, cold):
+            step(trainer, batches(4))
+        for name, value in weights(cold).items():
+            np.testing.assert_array_equal(weights(warm)[name], value, err_msg=name)
+
+
+class TestContexts:
+    @pytest.mark.parametrize(("contexts", "kvstore"), [(2, "device"), (3, "local")])
+    def test_several_train_as_one_does(self, contexts, kvstore):
+        found = []
+        for count in (1, contexts):
+            trainer = trainer_of(count, engine={"kvstore": kvstore}, batch=48)
+            step(trainer, batches(4, 48))
+            found.append((weights(trainer), trainer.take_loss()))
+        (one, loss), (several, same_loss) = found
+        assert same_loss == pytest.approx(loss, rel=1e-5)
+        for name, value in one.items():
+            near = 1e-5 * np.abs(value).max()
+            np.testing.assert_allclose(several[name], value, rtol=1e-5, atol=near, err_msg=name)
+
+    def test_weights_did_move(self):
+        trainer = trainer_of(2)
+        before = weights(trainer)
+        step(trainer, batches(1))
+        assert any(not np.array_equal(value, before[name]) for name, value in weights(trainer).items())
+
+    def test_parts_of_a_batch_add_up_to_it(self):
+        found = []
+        for parts in (1, 4):
+            trainer = trainer_of(training={"accumulate": parts})
+            step(trainer, batches(3))
+            found.append(weights(trainer))
+        for name, value in found[0].items():
+            np.testing.assert_allclose(found[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+class TestValidation:
+    @pytest.mark.parametrize("contexts", [1, 2])
+    def test_every_image_counts_once(self, tmp_path, contexts):
+        parts = trained(tmp_path, contexts, budget={"epochs": 1}, batch=100)  # 360 images: the last batch has 60
+        [(_, _, values)] = [part for part in parts if part[0] == "validate"]
+        assert values["images"] == 360
+        assert (values["accuracy_top1"] * 360) % 1 == pytest.approx(0, abs=1e-9)
+        assert values["accuracy_top1"] <= values["accuracy_top5"] <= 1
+
+    def test_the_batch_makes_no_difference(self):
+        trainer = trainer_of()
+        dataset = make(Registry(), "dataset", experiment().dataset).open((1, 28, 28), 0)
+        found = [trainer.evaluate(trainer.feed(dataset.batches("validation", batch, 1))) for batch in (360, 100, 7)]
+        assert len({(each.images, each.correct_top1, each.correct_top5) for each in found}) == 1
+        assert found[1].loss == pytest.approx(found[0].loss, rel=1e-5)
+        assert found[2].loss == pytest.approx(found[0].loss, rel=1e-5)
+
+    def test_nothing_to_validate(self):
+        trainer = trainer_of()
+        assert trainer.evaluate(trainer.feed([])).images == 0
+
+
+def test_the_loss_is_the_mean_over_all_images():
+    trainer = trainer_of(training={"lr": 1e-12})
+    trainer.begin_epoch(1, 1e-12)
+    given = list(batches(3))
+    for batch in trainer.feed(given):
+        trainer.step(batch)
+    loss = trainer.take_loss()
+    assert loss == pytest.approx(trainer.evaluate(trainer.feed(given)).loss, rel=1e-4)
+
+
+@pytest.fixture
+def run(tmp_path):
+    def go(**sections):
+        plan = prepare(experiment(**sections), Machine(Registry()))
+        return execute(plan, Place(tmp_path), Silent())
+
+    return go
+
+
+def test_digits_are_learnt_through_the_real_worker(run):
+    result = run(budget={"epochs": 4}, measure={"warmup_steps": 2})
+    assert result.status == "finished", result.failure
+    assert result.metrics["accuracy_top1"] > 0.9
+    assert result.metrics["accuracy_top5"] > result.metrics["accuracy_top1"]
+    assert result.metrics["images"] == 4 * (1437 // 64) * 64
+    assert result.provenance["engine"]["contexts"] == "cpu(0)"
+    assert result.metrics["gflops_per_w"] > 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_as_failed(run):
+    result = run(training={"lr": 100.0})
+    assert (result.status, result.failure.kind) == ("failed", "nan_loss")
+    assert "training.lr" in result.failure.message
+    assert result.metrics["energy_j"] > 0
+
+
+def test_the_cpu_build_refuses_a_gpu_and_says_what_to_do():
+    from energybench.devices import Device
+
+    engine = make(Registry(), "engine", experiment().engine)
+    assert engine.refuses(cpu_device()) is None
+    if engine.check().detail.startswith("mxnet "):
+        assert "gluon-cuda" in engine.refuses(Device("gpu", "GPU-1", "TITAN Xp", "pascal"))
+
+
+def test_the_worker_sees_exactly_its_cards():
+    from energybench.devices import Device
+
+    engine = make(Registry(), "engine", experiment().engine)
+    cards = [Device("gpu", f"GPU-{i}", "TITAN Xp", "pascal") for i in (3, 1)]
+    assert engine.environment(cards)["CUDA_VISIBLE_DEVICES"] == "GPU-3,GPU-1"
+    assert engine.environment([cpu_device()])["CUDA_VISIBLE_DEVICES"] == ""
+    assert [[device.kind for device in group] for group in engine.workers([cpu_device()] * 2)] == [[CPU, CPU]]
