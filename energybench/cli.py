@@ -77,12 +77,29 @@ def _hydra(argv: list[str]) -> int:
     arguments = cells.arguments(argv)
     registry = _registry()
     cells.extend_search_path(registry)
+    if arguments.shell_completion and any(word.startswith("query=") for word in arguments.overrides):
+        return _complete(argv, registry)
     if arguments.cfg or arguments.info or arguments.help or arguments.hydra_help or arguments.shell_completion:
         return cells.inform(argv, registry)
     command = cells.read(arguments, registry)
     from energybench import sweep
 
     return sweep.run(argv, command, registry)
+
+
+def _complete(argv: list[str], registry: Registry) -> int:
+    """What a shell may put behind the line it passes in COMP_LINE: sub-commands are ours, all else is Hydra's."""
+    from energybench import cells
+
+    program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
+    first, space, overrides = rest.lstrip().partition(" ")
+    if space and first in COMMANDS:
+        if first != "describe":
+            return EXIT_DONE
+        os.environ["COMP_LINE"] = f"{program} {overrides}"
+    elif program and not space:
+        print(*(name for name in COMMANDS if name.startswith(first)))
+    return cells.inform(argv, registry)
 
 
 def _parser(name: str, about: str) -> argparse.ArgumentParser:

@@ -7,12 +7,12 @@ import json
 import math
 from pathlib import Path
 
-import energybench.conf
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from omegaconf import OmegaConf
 
+import energybench.conf
 from energybench import cells
 from energybench.config import (
     AUTOMATIC,

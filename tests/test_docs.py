@@ -95,6 +95,8 @@ COMPLETED = {
     "energybench model=caffenet model.": {"model.name=", "model.input_size="},
     "energybench -m gpu=p": {"gpu=pascal"},
     "energybench budget.epochs=": {"budget.epochs=10"},
+    "energybench doc": {"doctor"},
+    "energybench describe model=re": {"model=resnet", "model=resnetim"},
 }
 
 SHELL = """

@@ -54,6 +54,10 @@ class Source:
         interpolation: how the quantity runs between two readings: "linear", or "hold" (keeps its value until the next).
         wraps_at_j: a counter's highest value; one `resolution` more is zero again. None: it does not wrap.
         resolution: smallest step of a reading, in the quantity's unit.
+        update_s: how often the sensor itself has a new value, seconds; None: not known.
+        averaging_s: how much of the past a power value is the mean of, seconds: after a step it is right again only
+            when so much time has passed. 0: none of it, the value is instantaneous; None: not known, so do not take it
+            for instantaneous.
     """
 
     channel: str
@@ -63,6 +67,8 @@ class Source:
     interpolation: Interpolation = "linear"
     wraps_at_j: float | None = None
     resolution: float = 0.0
+    update_s: float | None = None
+    averaging_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from energybench_plugins.architectures.caffenet import CaffenetOptions, caffenet
-from energybench_plugins.architectures.cnn2d import Cnn2dOptions, cnn2d
-from energybench_plugins.architectures.resnet import ResnetImOptions, ResnetOptions, resnet, resnetim
 
 from energybench.architecture import (
     LRN,
@@ -26,6 +23,9 @@ from energybench.architecture import (
     Residual,
 )
 from energybench.errors import PluginError
+from energybench_plugins.architectures.caffenet import CaffenetOptions, caffenet
+from energybench_plugins.architectures.cnn2d import Cnn2dOptions, cnn2d
+from energybench_plugins.architectures.resnet import ResnetImOptions, ResnetOptions, resnet, resnetim
 
 if importlib.util.find_spec("mxnet") is None:
     pytest.skip("needs MXNet: pip install 'energybench[gluon]'", allow_module_level=True)

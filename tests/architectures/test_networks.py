@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from energybench_plugins.architectures import caffenet, cnn2d, lenet, resnet
 from omegaconf import DictConfig, OmegaConf
 
 from energybench.architecture import LRN, Architecture, BatchNorm, Conv2d, Layer, Residual
 from energybench.errors import ConfigError
+from energybench_plugins.architectures import caffenet, cnn2d, lenet, resnet
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {"lenet": 10, "caffenet": 1000, "resnetim": 1000, "resnet": 155, "cnn2d": 155}

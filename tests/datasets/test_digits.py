@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from energybench_plugins.datasets.digits import CLASSES, SAMPLES, Digits, DigitsOptions
 
 from energybench.errors import ConfigError, DataError
+from energybench_plugins.datasets.digits import CLASSES, SAMPLES, Digits, DigitsOptions
 
 SHAPE = (1, 8, 8)
 

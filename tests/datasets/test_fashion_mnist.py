@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from energybench_plugins.datasets import download, fashion_mnist, idx
-from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
 
 from energybench.arrays import epoch_order, fit_images
 from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
 from energybench.images import ImageDataset, Normalisation, resize
+from energybench_plugins.datasets import download, fashion_mnist, idx
+from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
 
 TRAIN, VALIDATION = 50, 23
 IMAGES, LABELS = FILES["train"]

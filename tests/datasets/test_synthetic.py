@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from energybench_plugins.datasets import synthetic
-from energybench_plugins.datasets.synthetic import Synthetic, SyntheticOptions
 
 from energybench.errors import ConfigError
+from energybench_plugins.datasets import synthetic
+from energybench_plugins.datasets.synthetic import Synthetic, SyntheticOptions
 
 SHAPE = (3, 5, 4)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from energybench_plugins.engines.mxnet_import import import_mxnet
 
 from energybench.errors import ConfigError
+from energybench_plugins.engines.mxnet_import import import_mxnet
 
 REPORT = """
 from energybench.errors import ConfigError

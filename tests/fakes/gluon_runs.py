@@ -62,7 +62,7 @@ def batches(count, size=64, shape=(1, 28, 28), classes=10):
         yield Batch(images, random.integers(0, classes, size))
 
 
-def step(trainer, given, lr=0.05):
+def step(trainer, given, lr=0.01):
     trainer.begin_epoch(1, lr)
     for batch in trainer.feed(given):
         trainer.step(batch)

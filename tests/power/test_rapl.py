@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from energybench_plugins.meters import rapl
-from energybench_plugins.meters.rapl import RaplMeter, RaplOptions
 
 from energybench.devices import Device, cpu_device
 from energybench.errors import ConfigError, MeterError
 from energybench.power.meter import Reading
 from energybench.power.timeline import Timeline
+from energybench_plugins.meters import rapl
+from energybench_plugins.meters.rapl import RaplMeter, RaplOptions
 
 RANGE_UJ = 262_143_328_850
 SECOND_NS = 1_000_000_000

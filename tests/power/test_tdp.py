@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from energybench_plugins.meters import tdp
-from energybench_plugins.meters.tdp import PROCESSORS, WATTS_PER_CORE, TdpMeter, TdpOptions, estimate, find
 
 from energybench.devices import Device, cpu_device
 from energybench.errors import ConfigError, MeterError
+from energybench_plugins.meters import tdp
+from energybench_plugins.meters.tdp import PROCESSORS, WATTS_PER_CORE, TdpMeter, TdpOptions, estimate, find
 
 XEON = "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz"
 

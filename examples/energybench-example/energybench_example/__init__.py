@@ -1,0 +1,1 @@
+"""What energybench-example brings: one module a part."""
