@@ -20,7 +20,7 @@ SETTINGS = {
     "caffenet": ["batch=16", "dataset.images=96"],
     "resnetim": ["batch=8", "dataset.images=32", "model.input_size=128"],
     "resnet": ["batch=16", "dataset.images=96"],
-    "cnn2d": ["batch=16", "dataset.images=128"],
+    "cnn2d": ["batch=16", "dataset.images=64"],
 }
 """Overrides that make an epoch a matter of seconds on two CPU cores."""
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from energybench.run.result import Result
 from energybench.run.supervisor import Moment
+from energybench.study.summary import energy_text
 
 SHORT = {"time_s": "{:,.2f} s", "images_per_s": "{:,.0f} images/s", "accuracy_top1": "{:.2%} top-1"}
 """Metrics of the line that ends a run, and their form."""
@@ -93,6 +94,6 @@ def finished_line(label: str, result: Result) -> str:
     parts = [label]
     if "energy_j" in found:
         estimated = " (estimated)" if result.tags.get("energy_source") == "estimated" else ""
-        parts.append(f"{found['energy_j']:,.1f} ± {found['energy_uncertainty_j']:,.1f} J{estimated}")
+        parts.append(f"{energy_text(result)} J{estimated}")
     parts.extend(form.format(found[key]) for key, form in SHORT.items() if key in found)
     return " | ".join(parts)

@@ -190,6 +190,9 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("accuracy_top1", "top-1", "{:.2%}"),
 )
 
+SPREAD = ("energy_j", "energy_per_image_j", "images_per_s", "accuracy_top1")
+"""Columns that show the interval over repeats."""
+
 
 def heading(results: Sequence[Result]) -> str:
     """What the joules are: 'energy of the cpu, estimated by tdp: 65 W ... (±50 %)'."""
@@ -241,6 +244,12 @@ DETAILS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+def energy_text(result: Result) -> str:
+    """'88 ± 44': joules of training and their expanded uncertainty; the result must have them."""
+    energy_j, half_width_j = result.metrics["energy_j"], result.metrics.get("energy_uncertainty_j")
+    return plus_minus(energy_j, half_width_j) if half_width_j else f"{energy_j:,.1f}"
+
+
 def details(result: Result) -> Table:
     """One run's result for a terminal, a line a metric; what does not exist is not in it."""
     from rich.table import Table
@@ -248,7 +257,7 @@ def details(result: Result) -> Table:
     drawn = Table(title=heading([result]), title_justify="left", title_style="", show_header=False)
     found = result.metrics
     if "energy_j" in found:
-        drawn.add_row("training energy", f"{found['energy_j']:,.1f} ± {found['energy_uncertainty_j']:,.1f} J (k = 2)")
+        drawn.add_row("training energy", f"{energy_text(result)} J (k = 2)")
     for metric, words, form in DETAILS:
         if metric in found:
             drawn.add_row(words, form.format(found[metric]))
@@ -260,13 +269,26 @@ def _cell(row: Row, metric: str, form: str, marked: bool) -> str:
     found = row.estimate(metric)
     if found is None:
         return "-"
-    text = form.format(found.mean)
-    if found.half_width is not None:
-        text += f" ± {form.format(found.half_width)}"
-    elif metric == "energy_j":
-        [expanded] = [r.metrics["energy_uncertainty_j"] for r in row.finished if metric in r.metrics]
-        text += f" ± {form.format(expanded)}"
+    half_width = found.half_width if metric in SPREAD else None
+    if half_width is None and metric == "energy_j":
+        half_width = _meter_u(row)
+    text = form.format(found.mean) if not half_width else plus_minus(found.mean, half_width, percent="%" in form)
     return f"[bold]{text} *[/bold]" if marked else text
+
+
+def _meter_u(row: Row) -> float | None:
+    """What the meter says of one run's energy, where one run is all there is."""
+    known = [
+        result.metrics["energy_uncertainty_j"] for result in row.finished if "energy_uncertainty_j" in result.metrics
+    ]
+    return known[0] if len(known) == 1 else None
+
+
+def plus_minus(mean: float, half_width: float, *, percent: bool = False) -> str:
+    """'70.9 ± 3.0': the half width with two significant digits, and the mean as far (GUM 7.2.6)."""
+    scale, unit = (100.0, " %") if percent else (1.0, "")
+    decimals = max(0, 1 - math.floor(math.log10(half_width * scale)))
+    return f"{mean * scale:,.{decimals}f} ± {half_width * scale:,.{decimals}f}{unit}"
 
 
 def _runs(row: Row) -> str:

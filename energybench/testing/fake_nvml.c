@@ -59,7 +59,7 @@ typedef struct {
 } Card;
 
 typedef struct {
-    int64_t start_ns;
+    int64_t start_ns, wall_offset_ns;
     char driver[TEXT], nvml[TEXT];
     int cuda;
     int steps; Knot *step;
@@ -95,11 +95,10 @@ static double stepped_s(const Scenario *s, double t) {
     return sum;
 }
 
-/* The wall clock as it stood at t, in microseconds; the host's own offset is taken as it is now. */
+/* The wall clock as it stood at t, in microseconds. */
 static unsigned long long wall_us(double t) {
-    int64_t offset = system_ns(CLOCK_REALTIME) - system_ns(CLOCK_MONOTONIC);
     double ns = t * 1e9 + stepped_s(scenario, t) * 1e9;
-    return (unsigned long long)((scenario->start_ns + offset + llround(ns)) / 1000);
+    return (unsigned long long)((scenario->start_ns + scenario->wall_offset_ns + llround(ns)) / 1000);
 }
 
 static void sleep_until(double t) {
@@ -300,6 +299,7 @@ static Span parse_span(char *rest) {
 
 static int parse_server(Scenario *s, const char *key, char *rest) {
     if (!strcmp(key, "start_ns")) s->start_ns = strtoll(rest, NULL, 10);
+    else if (!strcmp(key, "wall_offset_ns")) s->wall_offset_ns = strtoll(rest, NULL, 10);
     else if (!strcmp(key, "driver")) text(s->driver, sizeof s->driver, rest);
     else if (!strcmp(key, "nvml")) text(s->nvml, sizeof s->nvml, rest);
     else if (!strcmp(key, "cuda")) s->cuda = (int)number(&rest);

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from energybench.power.trace import realtime_offset_ns
 from energybench.testing.curves import Curve, constant
 from energybench.testing.sensors import CounterSensor, PowerSensor, SampleBuffer
 
@@ -201,6 +202,7 @@ class Server:
         """The scenario file's text; `start_ns`: CLOCK_MONOTONIC at the curves' time 0."""
         lines = [
             f"start_ns {start_ns}",
+            f"wall_offset_ns {realtime_offset_ns()}",
             f"driver {self.driver}",
             f"nvml {self.nvml}",
             f"cuda {self.cuda}",

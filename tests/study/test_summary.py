@@ -170,7 +170,7 @@ class TestTable:
         text = drawn([*repeats(64, 0.1, 0.102, 0.101), *repeats(128, 0.9, 0.902, 0.901)])
         [first] = [line for line in text.splitlines() if "batch=64" in line]
         [second] = [line for line in text.splitlines() if "batch=128" in line]
-        assert "0.101 ± " in first
+        assert "0.1010 ± " in first
         assert "*" in first
         assert "*" not in second
 
