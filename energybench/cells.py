@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
@@ -27,9 +27,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from energybench.config import Experiment, resolve, unknown_key
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.registry import Registry
+
+if TYPE_CHECKING:
+    from energybench.config import Experiment
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
@@ -131,6 +133,8 @@ def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
 
 
 def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
+    from energybench.config import resolve
+
     experiment = resolve(_compose(arguments, overrides, registry), registry)
     return Cell(tuple(override for override in overrides if not override.startswith("hydra.")), experiment)
 
@@ -197,6 +201,8 @@ def translate(error: Exception, registry: Registry) -> EnergybenchError:
 def _unknown_override(key: str, registry: Registry) -> ConfigError:
     if key.startswith("hydra."):
         return ConfigError(f"unknown key {key!r} of Hydra; energybench --cfg hydra lists its keys")
+    from energybench.config import unknown_key
+
     return unknown_key(key, registry)
 
 
@@ -213,12 +219,12 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()).removesuffix("full_key:").strip() or type(error).__name__
 
 
-def inform(argv: Sequence[str], registry: Registry) -> int:
+def inform(argv: Sequence[str]) -> int:
     """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
     try:
         call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
-        raise translate(error, registry) from error
+        raise translate(error, Registry()) from error
     except SystemExit as end:
         return int(end.code or 0)
     return 0

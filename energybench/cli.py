@@ -61,11 +61,11 @@ def _dispatch(argv: list[str]) -> int:
     return _hydra(argv)
 
 
-def _registry() -> Registry:
+def _registry(*, ours: bool = True) -> Registry:
     """Every plugin; what is broken or ambiguous is said at once, in one line each."""
     from energybench.registry import Registry
 
-    registry = Registry()
+    registry = Registry(ours=ours)
     for line in [*map(str, registry.broken), *registry.duplicates()]:
         print(f"energybench: warning: {line}", file=sys.stderr)
     return registry
@@ -75,19 +75,20 @@ def _hydra(argv: list[str]) -> int:
     from energybench import cells
 
     arguments = cells.arguments(argv)
-    registry = _registry()
+    informs = arguments.cfg or arguments.info or arguments.help or arguments.hydra_help or arguments.shell_completion
+    registry = _registry(ours=not informs)
     cells.extend_search_path(registry)
     if arguments.shell_completion and any(word.startswith("query=") for word in arguments.overrides):
-        return _complete(argv, registry)
-    if arguments.cfg or arguments.info or arguments.help or arguments.hydra_help or arguments.shell_completion:
-        return cells.inform(argv, registry)
+        return _complete(argv)
+    if informs:
+        return cells.inform(argv)
     command = cells.read(arguments, registry)
     from energybench import sweep
 
     return sweep.run(argv, command, registry)
 
 
-def _complete(argv: list[str], registry: Registry) -> int:
+def _complete(argv: list[str]) -> int:
     """What a shell may put behind the line it passes in COMP_LINE: sub-commands are ours, all else is Hydra's."""
     from energybench import cells
 
@@ -99,7 +100,7 @@ def _complete(argv: list[str], registry: Registry) -> int:
         os.environ["COMP_LINE"] = f"{program} {overrides}"
     elif program and not space:
         print(*(name for name in COMMANDS if name.startswith(first)))
-    return cells.inform(argv, registry)
+    return cells.inform(argv)
 
 
 def _parser(name: str, about: str) -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from energybench import hookspecs
 from energybench.errors import ConfigError, PluginError
 
 GROUP = "energybench"
+OWN_PACKAGE = "energybench_plugins."
 HOOK_PREFIX = "energybench_"
 PLUGINS_VARIABLE = "ENERGYBENCH_PLUGINS"
 
@@ -65,15 +66,19 @@ class Registry:
 
     A plugin that fails is left out and remembered in `broken`; a name registered twice is remembered with both owners
     and refused when it is asked for, so that which one wins never depends on the order of loading.
+
+    Args:
+        ours: False leaves out energybench's own plugins. They bring no configuration path: where nothing but Hydra's
+            search path is wanted, their import is not worth its time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ours: bool = True) -> None:
         self.broken: list[Broken] = []
         self.config_paths: list[tuple[str, str]] = []
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._manager = _Manager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        for owner, load in _candidates():
+        for owner, load in _candidates(ours):
             try:
                 self._load(owner, load())
             except Exception as error:
@@ -154,12 +159,18 @@ def _registrar(kind: str, owner: str, entries: list[Entry]) -> hookspecs.Registe
     return register
 
 
-def _candidates() -> Iterator[tuple[str, Callable[[], Any]]]:
-    points = {(point.name, point.value): point for point in metadata.entry_points(group=GROUP)}
-    for point in points.values():
-        package = point.dist.metadata["Name"] if point.dist else "?"
-        version = point.dist.version if point.dist else "?"
-        yield f"{point.name} ({package} {version})", point.load
+def _candidates(ours: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Owner and loader of every plugin; one that is installed twice, as beside its own source, counts once."""
+    seen = set()
+    for distribution in metadata.distributions():
+        points = [
+            point for point in distribution.entry_points.select(group=GROUP) if (point.name, point.value) not in seen
+        ]
+        owner = f"({distribution.metadata['Name']} {distribution.version})" if points else ""
+        for point in points:
+            seen.add((point.name, point.value))
+            if ours or not point.value.startswith(OWN_PACKAGE):
+                yield f"{point.name} {owner}", point.load
     for module in filter(None, (part.strip() for part in os.environ.get(PLUGINS_VARIABLE, "").split(","))):
         yield f"{module} ({PLUGINS_VARIABLE})", lambda module=module: importlib.import_module(module)  # type: ignore[misc]
 

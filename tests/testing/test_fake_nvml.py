@@ -364,6 +364,17 @@ def test_no_compiler_is_a_clear_error(monkeypatch):
         driver.library()
 
 
+def test_below_a_real_driver_it_is_refused(tmp_path):
+    """Once the machine's own library is loaded, the loader gives no other."""
+    real = tmp_path / "libnvidia-ml.so.1"
+    (tmp_path / "real.c").write_text("int nvmlInit_v2(void) { return 0; }")
+    command = ["cc", "-shared", f"-Wl,-soname,{real.name}", "-o", str(real), str(tmp_path / "real.c")]
+    subprocess.run(command, check=True)
+    code = f"import ctypes; ctypes.CDLL({str(real)!r}); from energybench.testing import driver; driver.load()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "DeviceError: fake NVML: this process has already loaded the machine's own" in done.stderr
+
+
 def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(monkeypatch, tmp_path):
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")

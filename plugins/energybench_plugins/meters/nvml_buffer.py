@@ -26,6 +26,9 @@ no more than the buffer's own length (2.4 s on an H100)."""
 STEP_NS = 2_000_000
 """A wall clock that moved further against CLOCK_MONOTONIC between two fetches was set: NTP slews by 0.5 ms a second."""
 
+JITTER_NS = 1_000_000
+"""A sample no later than this after the last is that one again, whose stamp the driver has worked out anew."""
+
 MIXED_NS = 10_000_000_000
 """How long after a step the buffer may hold stamps of before it; only then is its order not that of the stamps."""
 
@@ -129,8 +132,13 @@ class Buffer:
         times_ns = self._times(
             new, (old_ns, offset_ns) if stepped else None, self._last_ns if follows else None, now_ns
         )
-        self._last_ns = times_ns[-1]
-        return [Sample(power_w, time_ns) for time_ns, (_, power_w) in zip(times_ns, new, strict=True)]
+        last_ns = self._last_ns
+        self._last_ns = times_ns[-1] if last_ns is None else max(last_ns, times_ns[-1])
+        return [
+            Sample(power_w, time_ns)
+            for time_ns, (_, power_w) in zip(times_ns, new, strict=True)
+            if last_ns is None or time_ns > last_ns + JITTER_NS
+        ]
 
     def _times(self, new: Sequence[Raw], step: tuple[int, int] | None, last_ns: int | None, now_ns: int) -> list[int]:
         stamps_ns = [stamp_ns for stamp_ns, _ in new]
