@@ -36,9 +36,10 @@ from energybench.testing import (
     volta,
 )
 from energybench.testing.fixtures import fake_nvml  # noqa: F401
-from energybench_plugins.meters.nvml import NvmlMeter, NvmlOptions, generation_of
+from energybench_plugins.meters.nvml import NvmlMeter, NvmlOptions
 from energybench_plugins.meters.nvml_buffer import Buffer, clock_of, placed, unseen
 from energybench_plugins.meters.nvml_driver import ERRORS, meter_error
+from energybench_plugins.meters.nvml_generations import generation_of
 
 ROOT = Path(__file__).parents[2]
 MS, S = 1_000_000, 1_000_000_000
@@ -200,8 +201,9 @@ def test_cards_are_bound_by_uuid_in_the_order_given(start):
 
 
 def test_the_gain_s_uncertainty_has_its_reason(opened):
-    _, session = opened(pascal(constant(80)), PRESETS["turing"](constant(80)))
-    first, second = session.channels
+    _, session = opened(pascal(constant(80)), PRESETS["turing"](constant(80)), hopper(constant(80)))
+    first, second, third = session.channels
+    assert "assumed, as of other generations: boards within 5%" in third.origin
     assert first.gain_uncertainty == pytest.approx(0.05 / math.sqrt(3))
     assert second.gain_uncertainty == pytest.approx(0.13 / math.sqrt(3))
     assert "gain uncertainty 0.0289 (k = 1): boards within 5% of an external meter" in first.origin

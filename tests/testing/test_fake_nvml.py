@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pynvml
@@ -356,6 +357,19 @@ def test_a_preset_has_its_generation_s_fields(opened, name):
         assert pynvml.nvmlDeviceGetTotalEnergyConsumption(handle()) > 123_456_789
     if name == "hopper":
         assert len(samples()) == 119
+
+
+def test_the_kit_needs_no_pytest_and_no_driver():
+    code = "import sys, energybench.testing; print({'pytest', 'pynvml', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_documentation_s_first_example_runs():
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_compiler_is_a_clear_error(monkeypatch):

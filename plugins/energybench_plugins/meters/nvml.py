@@ -1,7 +1,7 @@
 """NVML: the energy counters and power sensors of NVIDIA cards, read through the driver's own library.
 
-What each generation's sensors tell: Yang, Adámek, Armour, "Part-time Power Measurements: nvidia-smi's Lack of
-Attention" (SC'24, arXiv 2312.02741); NVIDIA's NVML manual; for Hopper, this project's measurements on an H100.
+`nvml_driver` is the door to the library, `nvml_buffer` places the driver's own samples in time, `nvml_generations` says
+what each generation's sensors tell.
 """
 
 from __future__ import annotations
@@ -27,18 +27,7 @@ from energybench_plugins.meters.nvml_driver import (
     Driver,
     meter_error,
 )
-
-GENERATIONS = {
-    3: "maxwell",
-    4: "pascal",
-    5: "volta",
-    6: "turing",
-    7: "ampere",
-    8: "ada",
-    9: "hopper",
-    10: "blackwell",
-}
-"""NVML_DEVICE_ARCH_... -> the name that `gpu=` takes."""
+from energybench_plugins.meters.nvml_generations import GENERATIONS, Sensors, generation_of, sensors_of
 
 COUNTER_UPDATE_S = 0.1
 SAMPLE_UPDATE_S = 0.02
@@ -47,36 +36,6 @@ ABSENT = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NO_PERMISSION, NO
 
 MODULES = ("GH200", "GB200", "GB300")
 """Boards with a Grace CPU, on which NVIDIA's power sensors may tell the module's power."""
-
-
-@dataclass(frozen=True)
-class Sensors:
-    """What is known of a generation's sensors.
-
-    Attributes:
-        update_s: how often nvmlDeviceGetPowerUsage has a new value, seconds.
-        usage_averaging_s: how much of the past that value is the mean of.
-        instant_averaging_s: likewise, of the instant field; None: not known.
-        gain_limit: how far boards were seen from an external meter, as a share.
-    """
-
-    update_s: float = 0.1
-    usage_averaging_s: float | None = 1.0
-    instant_averaging_s: float | None = None
-    gain_limit: float = 0.05
-
-
-SENSORS = {
-    "maxwell": Sensors(usage_averaging_s=0.345),
-    "pascal": Sensors(0.02, 0.011),
-    "volta": Sensors(0.02, 0.010),
-    "turing": Sensors(usage_averaging_s=0.1, gain_limit=0.13),
-    "a100": Sensors(usage_averaging_s=0.025, gain_limit=0.06),
-    "ampere": Sensors(gain_limit=0.06),
-    "ada": Sensors(usage_averaging_s=0.11),
-    "hopper": Sensors(instant_averaging_s=0.025),
-}
-"""SC'24, by generation; the H100 as measured. Others: the NVML manual's 1 s, "on Ampere (except GA100) or newer"."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +48,10 @@ class NvmlOptions:
         buffer_period_s: how often the driver's buffer of power samples is fetched, seconds.
         power_period_s: how often power is read, seconds; None: as often as the generation renews it.
         gain_uncertainty: relative standard uncertainty (k = 1) common to all runs on one board; None: by generation.
-            Boards were found within 5 % of an external meter, Ampere within 6 %, Turing within 13 % (SC'24). Nothing
-            says where a board lies within these limits, so they are those of a rectangular distribution, whose standard
-            deviation is limit / sqrt(3) (GUM 4.3.7): 0.029, 0.035, 0.075.
+            Boards were found within 5 % of an external meter, Ampere within 6 %, Turing within 13 % (SC'24); of Volta,
+            Hopper and newer none was compared, and 5 % is assumed. Nothing says where a board lies within these limits,
+            so they are those of a rectangular distribution, whose standard deviation is limit / sqrt(3) (GUM 4.3.7):
+            0.029, 0.035, 0.075.
     """
 
     counter_period_s: float = COUNTER_UPDATE_S
@@ -184,7 +144,7 @@ class _Card:
         self._device = device
         self._channel = channel
         self._options = options
-        self._sensors = _sensors(device, _driver_major(driver))
+        self._sensors = sensors_of(device, _driver_major(driver))
         self._left_out: list[str] = []
         self._clock = ""
         self.sources: list[Source] = []
@@ -230,20 +190,18 @@ class _Card:
         self.readers["buffer"] = buffer.read
 
     def _source(self, name: str, averaging_s: float | None) -> Source:
+        """A source's rhythm: the sensor's own, unless the options say otherwise."""
         options, update_s = self._options, self._sensors.update_s
-        if name == "counter":
-            return Source(
-                self._channel, name, "energy_j", options.counter_period_s, resolution=1e-3, update_s=COUNTER_UPDATE_S
-            )
-        if name == "buffer":
-            period_s, update_s = options.buffer_period_s, SAMPLE_UPDATE_S
-        else:
-            period_s = options.power_period_s or update_s
+        rhythms = {
+            "counter": (options.counter_period_s, COUNTER_UPDATE_S),
+            "buffer": (options.buffer_period_s, SAMPLE_UPDATE_S),
+        }
+        period_s, update_s = rhythms.get(name, (options.power_period_s or update_s, update_s))
         return Source(
-            self._channel,
-            name,
-            "power_w",
-            period_s,
+            channel=self._channel,
+            name=name,
+            quantity="energy_j" if name == "counter" else "power_w",
+            period_s=period_s,
             resolution=1e-3,
             update_s=update_s,
             averaging_s=averaging_s,
@@ -310,15 +268,8 @@ def _gain(options: NvmlOptions, sensors: Sensors) -> tuple[float, str]:
     if options.gain_uncertainty is not None:
         return options.gain_uncertainty, "meter.gain_uncertainty"
     limit = sensors.gain_limit
-    return limit / math.sqrt(3), f"boards within {limit:.0%} of an external meter (arXiv 2312.02741), rectangular"
-
-
-def _sensors(device: Device, driver_major: int) -> Sensors:
-    if device.generation == "ampere" and device.rank == 80:
-        return SENSORS["a100"]
-    if device.generation == "ampere" and driver_major == 530:
-        return Sensors(usage_averaging_s=0.1, gain_limit=SENSORS["ampere"].gain_limit)
-    return SENSORS.get(device.generation, Sensors())
+    words = f"boards within {limit:.0%} of an external meter (arXiv 2312.02741), rectangular"
+    return limit / math.sqrt(3), words if sensors.compared else f"assumed, as of other generations: {words}"
 
 
 def _devices(driver: Driver) -> list[Device]:
@@ -360,14 +311,6 @@ def _generation(nvml: Any, handle: Any, major: int, minor: int) -> str:
     except nvml.NVMLError:
         known = None
     return known or generation_of(major, minor)
-
-
-def generation_of(major: int, minor: int) -> str:
-    """The generation of a compute capability; "sm_35" where it has no name here."""
-    if (major, minor) in ((7, 5), (8, 9)):
-        return "turing" if major == 7 else "ada"
-    names = {5: "maxwell", 6: "pascal", 7: "volta", 8: "ampere", 9: "hopper", 10: "blackwell", 12: "blackwell"}
-    return names.get(major, f"sm_{major}{minor}")
 
 
 def _versions(driver: Driver) -> str:
