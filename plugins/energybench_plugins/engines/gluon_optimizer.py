@@ -19,12 +19,13 @@ def optimizer_state(trainer: Any) -> dict[str, NDArray[np.generic]]:
     updaters = getattr(trainer, "_updaters", None) or []
     if not updaters:
         return {}
+    counts = trainer.optimizer._index_update_count
     found = {
         f"{STATE}{name}": array.asnumpy()
         for index, state in updaters[0].states.items()
+        if index in counts
         for name, array in _arrays(state, str(index))
     }
-    counts = trainer.optimizer._index_update_count
     return {**found, **{f"{UPDATES}{index}": np.asarray(count) for index, count in counts.items()}}
 
 
@@ -45,9 +46,25 @@ def restore_optimizer(trainer: Any, state: Mapping[str, NDArray[np.generic]]) ->
     optimizer.num_update = max(counts.values())
 
 
+def reset_optimizer(trainer: Any) -> None:
+    """Puts every state back to how it begins, in the memory it has: the first measured step allocates nothing."""
+    optimizer, updaters = trainer.optimizer, getattr(trainer, "_updaters", None) or []
+    for device, updater in enumerate(updaters):
+        for index, state in updater.states.items():
+            begun = optimizer.create_state_multi_precision(index, trainer._params[index].list_data()[device])
+            for (_, array), (_, value) in zip(_arrays(state, ""), _arrays(begun, ""), strict=True):
+                array[:] = value
+        optimizer._all_index_update_counts[device] = {}
+    optimizer._set_current_context(0)
+    optimizer.num_update = optimizer.begin_num_update
+
+
 def _restore_one(trainer: Any, updater: Any, device: int, index: int, state: Mapping[str, NDArray[np.generic]]) -> None:
     weight = trainer._params[index].list_data()[device]
-    made = trainer.optimizer.create_state_multi_precision(index, weight)
+    if index in updater.states:
+        made = updater.states[index]
+    else:
+        made = trainer.optimizer.create_state_multi_precision(index, weight)
     for name, array in _arrays(made, str(index)):
         value = state.get(f"{STATE}{name}")
         if value is None or value.shape != array.shape:

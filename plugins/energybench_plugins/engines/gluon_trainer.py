@@ -24,7 +24,7 @@ from energybench_plugins.engines.gluon import ENGINE, GluonOptions
 from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
 from energybench_plugins.engines.gluon_check import require_classifier
 from energybench_plugins.engines.gluon_flops import training_flops
-from energybench_plugins.engines.gluon_optimizer import optimizer_state, restore_optimizer
+from energybench_plugins.engines.gluon_optimizer import optimizer_state, reset_optimizer, restore_optimizer
 from energybench_plugins.engines.mxnet_build import installed_build
 
 amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not import by itself
@@ -107,11 +107,14 @@ class GluonTrainer:
         trainer = mx.gluon.Trainer(
             self.net.collect_params(), self._recipe.optimizer, options, kvstore=kvstore, update_on_kvstore=False
         )
-        if self._half:
-            # What amp.init_trainer does; it insists on amp.init, which rewrites every operator.
-            trainer._amp_loss_scaler = amp.loss_scaler.LossScaler()
-            trainer._amp_original_scale = trainer._scale
+        self._scale_losses(trainer)
         return trainer
+
+    def _scale_losses(self, trainer: Any) -> None:
+        """What amp.init_trainer does; it insists on amp.init, which rewrites every operator."""
+        if self._half:
+            trainer._amp_loss_scaler = amp.loss_scaler.LossScaler()
+            trainer._amp_original_scale = getattr(trainer, "_amp_original_scale", trainer._scale)
 
     def begin_epoch(self, epoch: int, lr: float) -> None:
         """See Trainer."""
@@ -190,8 +193,10 @@ class GluonTrainer:
         for batch in self.feed(training):
             self.step(batch)
         self.evaluate(self.feed(validation))
-        self.trainer = self._optimizer()
-        self.restore(kept)
+        self._set_parameters(kept)
+        reset_optimizer(self.trainer)
+        self._scale_losses(self.trainer)
+        restore_optimizer(self.trainer, kept)
         self._reset_loss()
 
     def recent_loss(self) -> float | None:
@@ -250,13 +255,16 @@ class GluonTrainer:
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """See Trainer."""
+        self._set_parameters(state)
+        restore_optimizer(self.trainer, state)
+
+    def _set_parameters(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         for name, parameter in named_parameters(self.net).items():
             value = state.get(f"parameters/{name}")
             if value is None or value.shape != parameter.shape:
                 found = "none" if value is None else str(value.shape)
                 raise DataError(f"checkpoint: parameter {name} of shape {found}; the network has {parameter.shape}")
             parameter.set_data(mx.nd.array(value, dtype=value.dtype))
-        restore_optimizer(self.trainer, state)
 
     def training_flops(self) -> int | None:
         """See Trainer."""
