@@ -117,7 +117,11 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = _directory(base, multirun, registry)
         known = not multirun or base.hydra.sweeper.get("_target_") == BASIC_SWEEPER
-        lists = _expand(arguments.overrides, base) if multirun and known else [list(arguments.overrides)]
+        lists = [list(arguments.overrides)]
+        if multirun and known:
+            lists = _expand(arguments.overrides, base)
+        elif multirun:  # this sweeper chooses its cells as it goes: what they have in common is validated
+            lists = [[text for text in arguments.overrides if not _is_sweep(text)]]
         cells = []
         for overrides in lists:
             with naming_cell(overrides if len(lists) > 1 else ()):

@@ -11,12 +11,17 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from energybench import __version__
-from energybench.errors import EnergybenchError, TrackingError
+from energybench.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    EnergybenchError,
+    TrackingError,
+)
 
 if TYPE_CHECKING:
     from energybench.registry import Registry
-
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 a run failed (of a sweep: any, after all have run); 2 wrong usage or configuration; 130 interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         return _dispatch(given)
     except EnergybenchError as error:
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: with what was measured."""
+    """SIGTERM, and a terminal that goes away, end a run as Ctrl-C does: with what was measured."""
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,19 @@
 """Errors a user can act on. Each message says what is wrong, with which value, and what to do."""
 
+import re
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+"""What the command line ends with."""
+
+
+def reason(error: BaseException) -> str:
+    """The one line of an error that says what is wrong; MXNet's messages are tracebacks, which begin with another."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Traceback"):
+        telling = [line for line in lines if re.match(r"(\w*Error: |Error in operator)", line)]
+        return (telling or lines)[0].removeprefix("MXNetError: ")
+    return lines[0] if lines else type(error).__name__
+
 
 class EnergybenchError(Exception):
     """Base of every error that is the user's to mend; anything else is a bug and keeps its traceback."""

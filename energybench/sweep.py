@@ -6,8 +6,9 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
-from energybench.config import Tracking, resolve
+from energybench.config import Tracking, fit, resolve
 from energybench.console import RunView, console, finished_line
-from energybench.errors import ConfigError, EnergybenchError, TrackingError
+from energybench.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    EnergybenchError,
+    TrackingError,
+)
 from energybench.registry import Registry
-from energybench.run.execute import Place, execute, failed, new_id
+from energybench.run.execute import Place, execute, failed, internal, new_id
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import RESULT_FILE, Failure, Result
 from energybench.study.summary import details, table, verdict
 
 SWEEP_FILE = "sweep.json"
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,15 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     options = command.cells[0].experiment.tracking
     _require_tracking(options)
     sweep = _begin(command, options) if command.multirun else None
-    interrupted = _hand_to_hydra(argv, command)
-    results = _results(command, sweep)
-    if sweep is not None:
-        _end(sweep, command.directory, options, results)
-    _show(results, command, options)
+    begun = datetime.now().astimezone()
+    interrupted = False
+    try:
+        interrupted = _hand_to_hydra(argv, command)
+    finally:
+        results = _results(command, sweep, begun)
+        if sweep is not None:
+            _end(sweep, command.directory, options, results)
+        _show(results, command, options)
     if interrupted or any(result.status == "interrupted" for result in results):
         return EXIT_INTERRUPTED
     missing = command.known and len(results) < len(command.cells)
@@ -184,8 +195,10 @@ def job(config: DictConfig) -> None:
         registry = Registry()
         experiment = resolve(config, registry)
         plan = prepare(experiment, Machine(registry))
-    except EnergybenchError as error:
-        result = failed(place, _plain(config), Failure("config", str(error)))
+    except Exception as error:
+        known = isinstance(error, EnergybenchError)
+        result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
+        _record_refusal(config, place, result, sweep)
         out.print(finished_line(label, result), markup=False, soft_wrap=True)
         return
     run_id = new_id()
@@ -196,6 +209,13 @@ def job(config: DictConfig) -> None:
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if result.status == "interrupted":
         raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
+
+
+def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None) -> None:
+    """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
+    with suppress(EnergybenchError):
+        options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
+        Recorder(options, place, result.run_id, sweep.tracking_run_id if sweep else None).finish(result)
 
 
 def _place(config: DictConfig, sweep: Sweep | None) -> Place:
@@ -216,13 +236,18 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _results(command: Command, sweep: Sweep | None) -> list[Result]:
+def _results(command: Command, sweep: Sweep | None, begun: datetime) -> list[Result]:
     """The results of this command, in the order in which they were started; its folder may hold others' too."""
-    if sweep is None:
-        path = command.directory / RESULT_FILE
-        return [Result.read(path)] if path.exists() else []
-    results = [Result.read(path) for path in command.directory.rglob(RESULT_FILE)]
-    ours = [result for result in results if result.sweep_id == sweep.sweep_id]
+    found = command.directory.rglob(RESULT_FILE) if sweep else command.directory.glob(RESULT_FILE)
+    ours = []
+    for path in found:
+        try:
+            result = Result.read(path)
+        except EnergybenchError as error:
+            print(f"energybench: warning: {error}; left out", file=sys.stderr)
+            continue
+        if result.sweep_id == sweep.sweep_id if sweep else datetime.fromisoformat(result.started_at) >= begun:
+            ours.append(result)
     return sorted(ours, key=lambda result: result.started_at)
 
 
@@ -236,7 +261,7 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
             out.print(line, markup=False, soft_wrap=True)
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
-        store = f" --uri {tracking.redact(options.uri)}" if options.uri else ""
+        store = f" --uri {options.uri}" if options.uri and tracking.redact(options.uri) == options.uri else ""
         out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
 
 

@@ -115,6 +115,24 @@ class TestRun:
 
 
 class TestSweep:
+    def test_a_damaged_result_of_another_run_is_left_out_with_a_word(self, energybench, tmp_path):
+        (tmp_path / "sweep" / "old").mkdir(parents=True)
+        (tmp_path / "sweep" / "old" / "result.json").write_text("{")
+        done = energybench(*PASCAL, "-m", "seed=0,1", "hydra.sweep.dir=sweep")
+        assert done.returncode == 0
+        assert "left out" in done.stderr
+        assert "seed" not in done.stderr
+
+    def test_a_run_in_a_used_folder_leaves_nothing_of_the_old_one(self, energybench, tmp_path):
+        (tmp_path / "out").mkdir()
+        for name in ("result.json", "power.png", "worker-7.err"):
+            (tmp_path / "out" / name).write_text("old")
+        (tmp_path / "out" / "checkpoint.npz").write_text("kept")
+        assert energybench(*PASCAL, "hydra.run.dir=out").returncode == 0
+        left = {path.name for path in (tmp_path / "out").iterdir()}
+        assert {"result.json", "checkpoint.npz"} <= left
+        assert not {"power.png", "worker-7.err"} & left
+
     def test_a_failing_cell_does_not_stop_the_others(self, energybench, tmp_path):
         done = energybench(*PASCAL, "-m", "engine.mode=raise,train")
         assert done.returncode == 1

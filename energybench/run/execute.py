@@ -5,12 +5,13 @@ from __future__ import annotations
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from energybench.config import Experiment
+from energybench.errors import reason
 from energybench.power.meter import Reading, Session
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
@@ -18,7 +19,16 @@ from energybench.power.trace import write_trace
 from energybench.run.metrics import TRAIN, epochs, in_scope, metrics
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
-from energybench.run.result import TRACE_FILE, Failure, Phase, Result, Status
+from energybench.run.result import (
+    EVENTS_FILE,
+    RESULT_FILE,
+    TRACE_FILE,
+    ChannelEnergy,
+    Failure,
+    Phase,
+    Result,
+    Status,
+)
 from energybench.run.supervisor import Observation, Span, Supervisor, View
 from energybench.tracking.store import redact
 
@@ -54,18 +64,35 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
 
     A bug of ours ends the run as failed too, its traceback on standard error: the sweep goes on.
     """
-    place.directory.mkdir(parents=True, exist_ok=True)
-    started_at = _now()
+    _clear(place.directory)
+    run_id, started_at = run_id or new_id(), _now()
     supervisor = Supervisor(plan, place.directory, view)
     try:
-        seen = supervisor.run()
+        try:
+            supervisor.run()
+        except Exception as error:
+            supervisor.seen.failure = internal(error)
+        except KeyboardInterrupt:  # a further one, while the run was being ended
+            supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
+        result = _result(plan, place, supervisor.seen, supervisor.sessions, started_at, run_id)
     except Exception as error:
-        traceback.print_exc()
-        seen = supervisor.seen
-        seen.failure = Failure("internal", f"a bug in energybench, please report it: {type(error).__name__}: {error}")
-    result = _result(plan, place, seen, supervisor.sessions, started_at, run_id or new_id())
+        return failed(place, _public(plan.experiment), internal(error), run_id)
     result.write(place.directory)
     return result
+
+
+def internal(error: Exception) -> Failure:
+    """The failure that a bug of ours, or a full disk, makes of a run; the traceback goes to standard error."""
+    traceback.print_exception(error)
+    return Failure("internal", f"energybench failed, please report it: {type(error).__name__}: {reason(error)}")
+
+
+def _clear(directory: Path) -> None:
+    """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for pattern in (RESULT_FILE, TRACE_FILE, EVENTS_FILE, "power.png", "worker-*.out", "worker-*.err"):
+        for old in directory.glob(pattern):
+            old.unlink()
 
 
 def failed(place: Place, config: Mapping[str, object], failure: Failure, run_id: str | None = None) -> Result:
@@ -123,7 +150,8 @@ def _public(experiment: Experiment) -> dict[str, Any]:
 def _metrics(
     plan: Plan, seen: Observation, phases: Sequence[Phase], scope: Sequence[str], channels: Sequence[str]
 ) -> dict[str, float]:
-    target = plan.experiment.budget.target_accuracy
+    resumed = plan.experiment.checkpoint.resume is not None
+    target = None if resumed else plan.experiment.budget.target_accuracy  # what went before is not in these phases
     flops = plan.architecture.training_flops or seen.training_flops
     found = metrics(phases, scope, channels, flops, target)
     if plan.memory_bytes is not None:
@@ -179,11 +207,20 @@ def _phase(spans: Sequence[Span], end_ns: int, lines: Mapping[str, Timeline]) ->
     )
 
 
+def _together(parts: Sequence[ChannelEnergy]) -> ChannelEnergy:
+    """What the flags look at, of all training phases of one channel: the readings add up, the worst coverage counts."""
+    if not parts:
+        return ChannelEnergy(None, None, None, None, None, 0, 0.0, 0.0, "", False)
+    worst = min(parts, key=lambda part: part.coverage)
+    missing = any(part.energy_j is None for part in parts)
+    return replace(worst, energy_j=None if missing else worst.energy_j, readings=sum(part.readings for part in parts))
+
+
 def _tags(plan: Plan, phases: Sequence[Phase], sessions: Sequence[Session], scope: Sequence[str]) -> dict[str, str]:
     channels = [channel for session in sessions for channel in session.channels if channel.name in scope]
     estimated = [channel.origin for channel in channels if channel.estimated]
     trained = [phase for phase in phases if phase.name == TRAIN]
-    found = flags(phase.channels[name] for phase in trained for name in scope if name in phase.channels)
+    found = flags(_together([phase.channels[name] for phase in trained if name in phase.channels]) for name in scope)
     tags = {
         "energy_source": "estimated" if estimated else "measured",
         "energy_scope": plan.scope,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from energybench.power.quality import MIN_COVERAGE
 from energybench.run.result import Phase
 
 TRAIN = "train"
@@ -34,6 +35,11 @@ class Sum:
     peak_w: float | None
     time_s: float
     covered_s: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether readings cover the phases: joules of a part must not be divided by what all of it did."""
+        return self.covered_s >= MIN_COVERAGE * self.time_s
 
     @property
     def expanded_u_j(self) -> float:
@@ -123,7 +129,7 @@ def _basic(phases: Sequence[Phase], scope: Sequence[str]) -> dict[str, float | N
         "energy_independent_uncertainty_j": COVERAGE_FACTOR * energy.independent_u_j if known else None,
         "power_mean_w": energy.mean_w,
         "power_peak_w": energy.peak_w,
-        "energy_per_image_j": _ratio(energy.energy_j, images or None),
+        "energy_per_image_j": _ratio(energy.energy_j, images or None) if energy.whole else None,
     }
 
 
@@ -139,6 +145,8 @@ def _training(
         found[f"energy_j.{name}"] = total(trained, [name]).energy_j
     idle_w = _idle_w(phases, scope)
     found["power_idle_w"] = idle_w
+    if not total(trained, scope).whole:
+        energy_j = None
     if energy_j is not None and idle_w is not None and time_s is not None:
         found["energy_above_idle_j"] = energy_j - idle_w * time_s
     found["edp_js"] = energy_j * time_s if energy_j is not None and time_s is not None else None

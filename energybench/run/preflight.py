@@ -13,7 +13,7 @@ from energybench.architecture import Network
 from energybench.config import AUTO, Experiment, Part, fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin
 from energybench.devices import CPU, Device
-from energybench.errors import ConfigError, DataError, DeviceError, EnergybenchError, MeterError
+from energybench.errors import ConfigError, DataError, DeviceError, MeterError
 from energybench.power.meter import Meter
 from energybench.registry import Registry
 from energybench.run.engine import Engine
@@ -37,8 +37,8 @@ class Machine:
         for name in self.registry.names("meter"):
             try:
                 found.extend(default(self.registry, "meter", name).devices())
-            except EnergybenchError:
-                continue  # what a meter cannot tell is for `doctor` to explain; here it reports nothing
+            except Exception:
+                continue  # what a meter cannot tell, a stranger's bug too, `doctor` explains; here it reports nothing
         return _devices.unique(found)
 
     @cached_property
@@ -92,10 +92,16 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Memory that training is predicted to take on each device, from the description; None where there is none."""
-        training = self.experiment.training
-        samples = self.experiment.batch // (len(self.devices) * training.accumulate)
-        return self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
+        """Memory that training is predicted to take on each board in float32; None where nothing tells.
+
+        The contexts of a CPU share its memory.
+        """
+        training, count = self.experiment.training, len(self.devices)
+        if self.experiment.precision not in ("fp32", "tf32"):
+            return None
+        samples = self.experiment.batch // (count * training.accumulate)
+        each = self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
+        return each if each is None or self.scope != CPU else each * count
 
     @property
     def boards(self) -> list[Device]:
@@ -120,6 +126,7 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     _check_batch(experiment, info, devices)
     meters = _meters(experiment.meter, devices, registry)
     _check_resume(experiment)
+    _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
     light.validate(experiment, devices)
     return Plan(replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters))
@@ -144,6 +151,19 @@ def _check_resume(experiment: Experiment) -> None:
     resume = experiment.checkpoint.resume
     if resume is not None and not Path(resume).is_file():
         raise DataError(f"checkpoint.resume={resume}: no such file; give a checkpoint.npz, or null to start anew")
+
+
+def _check_target(experiment: Experiment, info: DatasetInfo) -> None:
+    target = experiment.budget.target_accuracy
+    if target is None:
+        return
+    if not info.labelled:
+        name = experiment.dataset.name
+        raise ConfigError(
+            f"budget.target_accuracy={target}: on dataset {name!r} accuracy means nothing; choose another"
+        )
+    if not (experiment.measure.validate and info.validation_images):
+        raise ConfigError(f"budget.target_accuracy={target}: without validation it is never reached; turn it on")
 
 
 Candidate = tuple[Part, Engine]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from energybench.errors import EnergybenchError
+from energybench.errors import EnergybenchError, MeterError
 from energybench.power.meter import Reading, Session
 from energybench.power.sampler import Sampler
 from energybench.run import workers
@@ -123,7 +123,7 @@ class Supervisor:
             except KeyboardInterrupt:
                 self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
             except EnergybenchError as error:
-                self.seen.failure = Failure("meter", str(error))
+                self.seen.failure = Failure("meter" if isinstance(error, MeterError) else "error", str(error))
             finally:
                 workers.stop(self._workers)
                 self.seen.end_ns = time.monotonic_ns()
@@ -173,6 +173,8 @@ class Supervisor:
             self._workers.append(workers.start(assignment, self._directory, environment))
         for item in workers.follow(self._workers, TICK_S):
             if item is None:
+                if len(self._done) == len(groups) and self._silent_s() > workers.GRACE_S:
+                    return  # all is told; a framework that hangs while it ends takes nothing back
                 self._watch()
             elif item[1] is None:
                 self._on_end(item[0])
@@ -216,11 +218,13 @@ class Supervisor:
         killed = _oom_kills() > self._oom_kills
         self.seen.failure = death(code, worker.errors, out_of_memory=killed)
 
+    def _silent_s(self) -> float:
+        return (time.monotonic_ns() - self._heard_ns) / 1e9
+
     def _watch(self) -> None:
         limit_s = self._plan.experiment.measure.watchdog_s
-        silent_s = (time.monotonic_ns() - self._heard_ns) / 1e9
         span = self.seen.spans[-1] if self.seen.spans else None
-        if silent_s > limit_s:
+        if self._silent_s() > limit_s:
             where = f" in phase {span.name}" if span else ""
             message = f"no sign of life for {limit_s:g} s{where}; if it was only busy, raise measure.watchdog_s"
             self.seen.failure = Failure("hung", message)

@@ -22,9 +22,9 @@ from typing import Any
 
 from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
-from energybench.dataset import Dataset
+from energybench.dataset import Batch, Dataset
 from energybench.devices import Device
-from energybench.errors import DataError, EnergybenchError
+from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
 from energybench.run.engine import Task, Trainer
@@ -95,7 +95,7 @@ def main() -> int:
         values = Loop(assignment, events).run()
     except Exception as error:
         traceback.print_exc()
-        events.emit("failed", text={"kind": failure_kind(error), "message": _one_line(error)})
+        events.emit("failed", text={"kind": failure_kind(error), "message": _message(error)})
         return 1
     events.emit("done", values=values)
     return 0
@@ -121,10 +121,10 @@ def failure_kind(error: Exception) -> str:
     return "error" if isinstance(error, EnergybenchError) else "crashed"
 
 
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else "no message"
-    return text if isinstance(error, EnergybenchError) else f"{type(error).__name__}: {text}"
+def _message(error: Exception) -> str:
+    said = reason(error)
+    text = said if isinstance(error, EnergybenchError) else f"{type(error).__name__}: {said}"
+    return f"{text}; use a smaller batch" if failure_kind(error) == "out_of_memory" else text
 
 
 class Loop:
@@ -163,9 +163,9 @@ class Loop:
         architecture = make_architecture(registry, experiment.model, self._info.classes)
         engine = make(registry, "engine", experiment.engine)
         task = Task(experiment, architecture, self._assignment.devices, self._assignment.rank, self._assignment.world)
-        trainer = engine.trainer(task)
-        self._resume(trainer)
         dataset = plugin.open(architecture.input_shape, experiment.seed)
+        trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
@@ -180,6 +180,8 @@ class Loop:
         trainer.restore(state)
         self._epoch, self._steps, self._seconds = progress.epoch, progress.steps, progress.seconds
         self._schedule.restore(progress.schedule)
+        if self._spent():
+            raise TrainingError("config", "the budget was spent when the checkpoint was saved; raise budget.epochs")
 
     def _save(self, trainer: Trainer) -> None:
         every = self._experiment.checkpoint.every_epochs
@@ -207,7 +209,8 @@ class Loop:
             return
         self._events.emit("started", "warmup")
         validation = dataset.batches("validation", self._experiment.batch, 0) if self._validates() else iter(())
-        trainer.warm_up(_first(_endless(dataset, self._experiment.batch), steps), _first(validation, 1))
+        training = self._telling("warmup", None, _first(_endless(dataset, self._experiment.batch), steps))
+        trainer.warm_up(training, _first(validation, 1))
         trainer.synchronize()
         self._events.emit("ended", "warmup", None, {"steps": steps, "images": steps * self._experiment.batch})
 
@@ -262,7 +265,8 @@ class Loop:
 
     def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         self._events.emit("started", "validate", epoch)
-        found = trainer.evaluate(trainer.feed(dataset.batches("validation", self._experiment.batch, epoch)))
+        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
+        found = trainer.evaluate(trainer.feed(batches))
         trainer.synchronize()
         values: dict[str, float] = {"images": found.images, "loss": found.loss}
         if self._info.labelled:
@@ -273,6 +277,15 @@ class Loop:
         target = self._experiment.budget.target_accuracy
         self._reached = target is not None and values.get("accuracy_top1", 0.0) >= target
         return found.loss
+
+    def _telling(self, phase: str, epoch: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, with a sign of life now and then."""
+        told = time.monotonic()
+        for batch in batches:
+            yield batch
+            if time.monotonic() - told >= PROGRESS_PERIOD_S:
+                told = time.monotonic()
+                self._events.emit("progress", phase, epoch)
 
     def _spent(self) -> bool:
         budget = self._experiment.budget

@@ -95,7 +95,8 @@ def stop(workers: Sequence[Worker]) -> None:
             worker.process.wait(max(deadline - time.monotonic(), 0.01))
     for worker in workers:
         _signal(worker, signal.SIGKILL)  # the whole group: data loaders and compilers that the worker left
-        worker.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel, as when its card is off the bus
+            worker.process.wait(GRACE_S)
         if worker.process.stdin is not None:
             with suppress(BrokenPipeError):
                 worker.process.stdin.close()

@@ -19,7 +19,7 @@ from energybench.power_plot import PLOT_FILE, plot_power
 from energybench.run.result import EVENTS_FILE, RESULT_FILE, TRACE_FILE, Result
 
 _LOG = logging.getLogger(__name__)
-_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.log", "worker-*.out", "worker-*.err")
+_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err")
 
 
 @contextmanager

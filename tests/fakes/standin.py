@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import resource
@@ -74,6 +75,7 @@ STRIKES = {
     "fork_child": _fork,
     "fork_and_die": _fork_and_die,
     "exit0": lambda: sys.exit(0),
+    "linger": lambda: atexit.register(time.sleep, 600),  # done, but does not end: a framework's exit handler
     "stderr": _last_words,
     "stubborn": lambda: (signal.signal(signal.SIGTERM, signal.SIG_IGN), time.sleep(600)),
 }

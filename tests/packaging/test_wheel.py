@@ -165,7 +165,7 @@ def _published() -> set[str]:
         f"{inside}/{path.relative_to(ROOT / folder)}"
         for folder, inside in roots.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".typed")
+        if path.suffix in (".py", ".yaml", ".typed", ".c")
     }
 
 

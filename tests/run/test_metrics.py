@@ -145,6 +145,17 @@ class TestMetrics:
         found = metrics([train(0, 1, 100.0)], ["gpu.0"], ["gpu.0"], None)
         assert not [name for name in found if "idle" in name or "gflops" in name or "image" in name]
 
+    def test_joules_of_a_part_are_not_divided_by_the_whole(self):
+        half = [
+            phase("idle", 0, 1, channels={"gpu.0": energy(10.0)}),
+            phase("train", 1, 11, 1, channels={"gpu.0": energy(500.0, coverage=0.5)}, images=100.0),
+        ]
+        found = metrics(half, ["gpu.0"], ["gpu.0"], 1_000_000)
+        assert found["energy_j"] == 500.0
+        assert found["images_per_s"] == 10.0
+        missing = {"energy_per_image_j", "edp_js", "gflops_per_w", "energy_above_idle_j"}
+        assert not missing & found.keys()
+
     def test_an_idle_that_was_not_read(self):
         found = metrics(
             [phase("idle", 0, 1, channels={"gpu.0": energy(None)}), train(1, 2, 9.0)], ["gpu.0"], ["gpu.0"], 1

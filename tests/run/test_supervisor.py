@@ -143,6 +143,13 @@ def test_a_hanging_worker_is_ended_by_the_watchdog(run):
     assert phases(result)[0].time_s > 1.0
 
 
+def test_a_worker_that_has_told_all_but_does_not_end_takes_nothing_back(run, monkeypatch):
+    monkeypatch.setattr("energybench.run.workers.GRACE_S", 0.5)
+    result = run(mode="linger")
+    assert result.status == "finished"
+    assert all(phase.complete for phase in result.phases)
+
+
 @pytest.mark.parametrize("mode", ["child", "fork_child"])
 def test_a_child_that_outlives_its_worker_is_ended_and_hides_nothing(run, mode):
     begun = time.monotonic()

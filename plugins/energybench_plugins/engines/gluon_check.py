@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from energybench.architecture import Network
-from energybench.errors import ConfigError
+from energybench.errors import ConfigError, reason
 from energybench_plugins.engines.mxnet_import import import_mxnet
 
 mx = import_mxnet()
@@ -49,7 +49,7 @@ def require_classifier(net: Any, network: Network, context: Any, *, hybridize: b
         raise
     except Exception as error:  # a foreign network fails in any way it likes
         shape = (SAMPLES, *network.input_shape)
-        raise _refusal(network, f"a training step on images of shape {shape} fails: {_reason(error)}") from error
+        raise _refusal(network, f"a training step on images of shape {shape} fails: {reason(error)}") from error
     if not any(parameter.grad_req != "null" for parameter in net.collect_params().values()):
         raise _refusal(network, "none of its parameters is trained")
 
@@ -68,10 +68,3 @@ def _refusal(network: Network, reason: str) -> ConfigError:
         f"model.network={network.name}: it cannot be trained to tell {network.classes} classes apart: {reason}; "
         "choose a classification network, or another model.input_size"
     )
-
-
-def _reason(error: Exception) -> str:
-    """The one line of MXNet's traceback that says what is wrong; other errors' first line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("MXNetError:", "Error in operator"))]
-    return (telling or lines or [type(error).__name__])[0].removeprefix("MXNetError: ")

@@ -226,6 +226,8 @@ class GluonTrainer:
             for data, labels in (pair for shards in batch for pair in shards):
                 images += len(data)
                 sums.append(self._scores(data, labels))
+                if len(sums) > STEPS_IN_FLIGHT:  # else the whole split would wait in memory
+                    sums[-1 - STEPS_IN_FLIGHT][0].wait_to_read()
         totals = [sum(float(value.asscalar()) for value in column) for column in zip(*sums, strict=True)]
         if not totals:
             return Evaluation(0, 0, None, 0.0)
