@@ -23,7 +23,8 @@ from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
 
-TICK_S = 0.25
+TICK_S = 0.5
+"""Between two looks at a run. Each wakes the supervisor, and on a CPU that trains takes a core from it for a moment."""
 
 
 @dataclass(frozen=True)

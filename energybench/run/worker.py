@@ -31,7 +31,7 @@ from energybench.run.engine import Task, Trainer
 from energybench.run.events import EventWriter
 from energybench.schedule import Schedule
 
-PROGRESS_PERIOD_S = 0.5
+PROGRESS_PERIOD_S = 1.0
 CHECKPOINT_FILE = "checkpoint.npz"
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""

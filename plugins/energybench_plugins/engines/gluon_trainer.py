@@ -30,7 +30,7 @@ from energybench_plugins.engines.mxnet_build import installed_build
 amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not import by itself
 
 STEPS_IN_FLIGHT = 4
-"""Steps the host may be ahead of the devices: enough to keep them busy, few enough that progress is true."""
+"""Steps, up to twice so many, that the host may be ahead: it keeps the devices busy and still tells true progress."""
 
 INITIALIZERS = {"he": mx.init.Xavier("gaussian", "in", 2), "xavier": mx.init.Xavier("uniform", "avg", 3)}
 
@@ -181,9 +181,11 @@ class GluonTrainer:
         return logits.astype("float32") if self._half else logits
 
     def _in_flight(self, losses: list[Any]) -> None:
+        """Notes a step; when there are many, waits for the older half: each wait wakes a thread where cores train."""
         self._flight.append(losses)
-        if len(self._flight) > STEPS_IN_FLIGHT:
-            self._finished = self._flight.popleft()
+        if len(self._flight) >= 2 * STEPS_IN_FLIGHT:
+            while len(self._flight) > STEPS_IN_FLIGHT:
+                self._finished = self._flight.popleft()
             for loss in self._finished:
                 loss.wait_to_read()
 
@@ -310,7 +312,5 @@ def _edges(count: int, parts: int) -> Iterator[tuple[int, int]]:
 
 
 def _to(context: Any, array: Any) -> Any:
-    """The array on a device; on the CPU without a copy, for the batch is nobody else's."""
-    if context.device_type == "cpu" and context.device_id == 0:
-        return mx.nd.from_numpy(array, zero_copy=array.flags.c_contiguous)
+    """The array on a device. On the CPU too it is copied: MXNet aligns its memory, and works slower on what is not."""
     return mx.nd.array(array, ctx=context, dtype=array.dtype)
