@@ -112,7 +112,7 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     Raises:
         EnergybenchError: the first cell that is wrong, in one line.
     """
-    with _hydra(arguments, registry):
+    with _hydra():
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = _directory(base, multirun, registry)
@@ -153,7 +153,7 @@ def naming_cell(overrides: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _hydra(arguments: argparse.Namespace, registry: Registry) -> Iterator[None]:
+def _hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONFIG_MODULE, job_name="energybench", version_base="1.3"):

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from energybench.architecture import Network
-from energybench.errors import ConfigError
+from energybench.errors import ConfigError, reason
 from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
@@ -295,7 +295,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     try:
         return {str(key): _value(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(reason(error)) from error
 
 
 def _value(node: Any) -> Any:
@@ -334,7 +334,7 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
         raise _unknown(f"{section}.{key}" if section else key, _keys(schema, section), owner) from error
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, (section, error.full_key)))
-        raise ConfigError(f"{key}: {_first_line(error)}") from error
+        raise ConfigError(f"{key}: {reason(error)}") from error
     _refuse_non_finite(section, asdict(fitted))
     return fitted
 
@@ -394,7 +394,3 @@ def _refuse_non_finite(section: str, values: dict[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{section}.{key}={value}: give a finite number")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,14 +11,13 @@ import numpy as np
 
 from energybench.power.meter import Reading
 from energybench.power.trace import read_trace
-from energybench.run.result import TRACE_FILE, Result
+from energybench.run.result import PLOT_FILE, TRACE_FILE, Result
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-PLOT_FILE = "power.png"
 MAX_POINTS = 3000
 
 # Lines: Okabe and Ito's palette, told apart with any colour vision. Phases: pale, so that lines stay readable on them.

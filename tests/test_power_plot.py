@@ -11,8 +11,8 @@ import pytest
 from energybench.errors import DataError
 from energybench.power.meter import Channel, Reading
 from energybench.power.trace import write_trace
-from energybench.power_plot import PLOT_FILE, _chosen, _title, downsample, plot_power, power
-from energybench.run.result import ChannelEnergy, Phase, Result
+from energybench.power_plot import _chosen, _title, downsample, plot_power, power
+from energybench.run.result import PLOT_FILE, ChannelEnergy, Phase, Result
 
 SECOND = 1_000_000_000
 PNG = b"\x89PNG"

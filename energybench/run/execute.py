@@ -20,7 +20,7 @@ from energybench.run.metrics import TRAIN, epochs, in_scope, metrics
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
 from energybench.run.result import (
-    EVENTS_FILE,
+    OUTPUT_FILES,
     RESULT_FILE,
     TRACE_FILE,
     ChannelEnergy,
@@ -90,7 +90,7 @@ def internal(error: Exception) -> Failure:
 def _clear(directory: Path) -> None:
     """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
     directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (RESULT_FILE, TRACE_FILE, EVENTS_FILE, "power.png", "worker-*.out", "worker-*.err"):
+    for pattern in (RESULT_FILE, *OUTPUT_FILES):
         for old in directory.glob(pattern):
             old.unlink()
 

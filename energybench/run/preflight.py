@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -238,8 +238,6 @@ def _engines(part: Part, registry: Registry, network: Network) -> tuple[list[Can
 
 
 def _defaults(registry: Registry, kind: str, name: str) -> Part:
-    from dataclasses import asdict
-
     return Part(name, asdict(fit(kind, registry.get(kind, name).schema, {}, name)))
 
 

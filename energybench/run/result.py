@@ -14,6 +14,10 @@ SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
+PLOT_FILE = "power.png"
+
+OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err")
+"""Patterns of what a run leaves in its folder beside result.json; a checkpoint is the next run's too."""
 
 Status = Literal["finished", "failed", "interrupted"]
 

@@ -55,13 +55,6 @@ class View(Protocol):
         """Called a few times a second."""
 
 
-class Silent:
-    """A view that shows nothing."""
-
-    def update(self, moment: Moment) -> None:
-        """See View."""
-
-
 @dataclass
 class Span:
     """A phase as told by one worker or by the supervisor itself.

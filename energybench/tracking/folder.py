@@ -15,11 +15,10 @@ from pathlib import Path
 import yaml
 
 from energybench.errors import EnergybenchError
-from energybench.power_plot import PLOT_FILE, plot_power
-from energybench.run.result import EVENTS_FILE, RESULT_FILE, TRACE_FILE, Result
+from energybench.power_plot import plot_power
+from energybench.run.result import OUTPUT_FILES, PLOT_FILE, RESULT_FILE, Result
 
 _LOG = logging.getLogger(__name__)
-_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err")
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def staged(result: Result, directory: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="energybench-"))
     try:
         _write(result, folder)
-        for path in (found for pattern in _FILES for found in directory.glob(pattern)):
+        for path in (found for pattern in OUTPUT_FILES for found in directory.glob(pattern)):
             if path.is_file() and path.stat().st_size:
                 (folder / path.name).symlink_to(path.resolve())
         yield folder

@@ -6,13 +6,13 @@ import importlib.util
 
 import numpy as np
 import pytest
+from views import Silent
 
 from energybench.config import make
 from energybench.devices import CPU, cpu_device
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
-from energybench.run.supervisor import Silent
 
 if importlib.util.find_spec("mxnet") is None:
     pytest.skip("needs MXNet: pip install 'energybench[gluon]'", allow_module_level=True)

@@ -15,6 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from views import Silent
 
 from energybench.config import resolve
 from energybench.errors import MeterError
@@ -22,7 +23,7 @@ from energybench.registry import Registry
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import Result
-from energybench.run.supervisor import Silent, death
+from energybench.run.supervisor import death
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
