@@ -58,6 +58,9 @@ class Source:
         averaging_s: how much of the past a power value is the mean of, seconds: after a step it is right again only
             when so much time has passed. 0: none of it, the value is instantaneous; None: not known, so do not take it
             for instantaneous.
+        lag_s: time constant of a first-order low-pass that the sensor sees the power through, seconds; None: there is
+            none, or it is not known.
+        time_uncertainty_s: standard uncertainty of the samples' own time stamps, seconds.
     """
 
     channel: str
@@ -69,6 +72,8 @@ class Source:
     resolution: float = 0.0
     update_s: float | None = None
     averaging_s: float | None = None
+    lag_s: float | None = None
+    time_uncertainty_s: float = 0.0
 
 
 @dataclass(frozen=True)

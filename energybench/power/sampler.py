@@ -7,21 +7,28 @@ import logging
 import math
 import threading
 import time
-from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from types import TracebackType
 
 from energybench.errors import MeterError
 from energybench.power.meter import Reading, Session, Source
+from energybench.power.series import OK, Columns, Key, Series
 
 log = logging.getLogger(__name__)
 
-OK = "ok"
-NO_TIME = -(2**63)
 SHORTEST_PERIOD_NS = 1_000_000
 FIRST_ROUND_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+
+SLOW_COUNTER_S = 0.02
+"""A counter renewed less often than this has a beat that is worth finding before the first window."""
+
+LOCATE_CHANGES = 2
+LOCATE_UPDATES = 3.5
+LOCATE_READS = 1000
+SETTLE_UPDATES = 1.3
+LONGEST_SETTLING_S = 0.5
 
 
 def next_due_ns(due_ns: int, period_ns: int, now_ns: int) -> int:
@@ -32,9 +39,10 @@ def next_due_ns(due_ns: int, period_ns: int, now_ns: int) -> int:
 class Sampler:
     """Samples a session from `start()` to `stop()`.
 
-    Every source is read once before `start()` returns and once more in `stop()`, so that each window in between has a
-    reading before its start and one after its end. All calls into the session, `close` included, are made by the one
-    sampler thread. A read that fails is a reading without value whose status is the reason.
+    Every source is read before `start()` returns, counters until they were seen to change, and in `stop()` until each
+    has had a new value, so that each window in between has an update before its start and one after its end. All calls
+    into the session, `close` included, are made by the one sampler thread.
+    A read that fails is a reading without value whose status is the reason.
 
     Args:
         session: an opened meter. The sampler closes it when it stops.
@@ -42,7 +50,8 @@ class Sampler:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._series = [_Series(source) for source in session.sources]
+        self._sources = list(session.sources)
+        self._series = [Series(one.channel, one.name, one.quantity) for one in self._sources]
         self._kinds = {channel.name: channel.kind for channel in session.channels}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -73,7 +82,9 @@ class Sampler:
             raise MeterError(f"the meter's first read did not return within {timeout_s:g} s; its driver hangs")
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Reads every source a last time, closes the session and ends the thread; a second call does nothing.
+        """Reads on until every sensor has had its next value, closes the session and ends the thread.
+
+        That takes half a second at most. A second call does nothing.
 
         Args:
             timeout_s: longest wait, seconds; a driver that hangs for longer is left behind with a warning.
@@ -95,9 +106,14 @@ class Sampler:
 
     def iter_readings(self, channel: str | None = None) -> Iterator[Reading]:
         """As `readings`, one at a time: a long run's trace need not be in memory as objects."""
-        with self._lock:
-            copies = [series.copy() for series in self._series if channel in (None, series.source.channel)]
+        found = self.columns()
+        copies = [one for one in found.values() if channel in (None, one.channel)]
         return heapq.merge(*copies, key=attrgetter("read_start_ns"))
+
+    def columns(self) -> dict[Key, Columns]:
+        """What was read so far, by channel and source; safe to call from any thread, at any time."""
+        with self._lock:
+            return {(series.channel, series.source): series.columns() for series in self._series}
 
     def latest_power_w(self, kind: str) -> float | None:
         """Power now, watts, summed over the channels of `kind`; for a live display.
@@ -114,38 +130,65 @@ class Sampler:
         return sum(known) if known and len(known) == len(powers) else None
 
     def _channel_power_w(self, channel: str) -> float | None:
-        own = [series for series in self._series if series.source.channel == channel]
-        own.sort(key=lambda series: series.source.quantity != "power_w")
-        return next((power for series in own if (power := series.latest_power_w()) is not None), None)
+        own = [series for series in self._series if series.channel == channel]
+        own.sort(key=lambda series: series.quantity != "power_w")
+        latest = (_latest_power_w(series.columns(last=2)) for series in own)
+        return next((power for power in latest if power is not None), None)
 
     def _run(self) -> None:
         try:
             self._read_all()
+            self._locate()
             self._first_round.set()
-            self._follow()
+            self._follow(None)
+            if settling := settling_s(self._sources):
+                self._follow(time.monotonic_ns() + round(settling * 1e9))
             self._read_all()
         finally:
             self._close()
 
-    def _follow(self) -> None:
+    def _locate(self) -> None:
+        """Reads slow counters without a pause until each was seen to change, so that their beat is known at once."""
+        slow = {i for i, source in enumerate(self._sources) if _is_slow_counter(source)}
+        end_s = time.monotonic() + LOCATE_UPDATES * max((self._sources[i].update_s or 0.0 for i in slow), default=0.0)
+        while slow and time.monotonic() < end_s and not self._stop.is_set():
+            for i in sorted(slow):
+                self._read(i)
+                if _changes(self._series[i]) >= LOCATE_CHANGES:
+                    slow.discard(i)
+            time.sleep(SHORTEST_PERIOD_NS / 1e9)
+
+    def _follow(self, until_ns: int | None) -> None:
+        """Reads each source when it is due: until the sampler is stopped, or, being stopped, until `until_ns`."""
         now_ns = time.monotonic_ns()
-        periods = [max(SHORTEST_PERIOD_NS, round(series.source.period_s * 1e9)) for series in self._series]
+        periods = [max(SHORTEST_PERIOD_NS, round(source.period_s * 1e9)) for source in self._sources]
         due = [now_ns + period for period in periods]
-        while not self._stop.wait(_seconds_until(due)):
+        while not self._over(due, until_ns):
             now_ns = time.monotonic_ns()
-            for i, series in enumerate(self._series):
-                if due[i] <= now_ns and not self._stop.is_set():
-                    self._read(series)
+            for i in range(len(self._sources)):
+                if due[i] <= now_ns and (until_ns or not self._stop.is_set()):
+                    self._read(i)
                     due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
 
-    def _read_all(self) -> None:
-        for series in self._series:
-            self._read(series)
+    def _over(self, due: list[int], until_ns: int | None) -> bool:
+        """Waits for the next read; True when there is to be none."""
+        if until_ns is None:
+            return self._stop.wait(_seconds_until(due))
+        if min(due, default=until_ns) >= until_ns:
+            time.sleep(max(0, until_ns - time.monotonic_ns()) / 1e9)
+            return True
+        time.sleep(_seconds_until(due) or 0.0)
+        return False
 
-    def _read(self, series: _Series) -> None:
+    def _read_all(self) -> None:
+        for i in range(len(self._sources)):
+            self._read(i)
+
+    def _read(self, i: int) -> None:
+        source, series = self._sources[i], self._series[i]
         start_ns = time.monotonic_ns()
         try:
-            samples = [(float(sample.value), sample.sensor_ns) for sample in self._session.read(series.source)]
+            samples = [(float(sample.value), sample.sensor_ns) for sample in self._session.read(source)]
             failure = ""
         except MeterError as error:
             samples, failure = [], str(error) or "MeterError"
@@ -166,67 +209,42 @@ class Sampler:
             log.warning("the meter could not be closed", exc_info=True)
 
 
+def settling_s(sources: Iterable[Source]) -> float:
+    """How long after a moment its energy can be told: until each sensor has had its next value, at most half a second.
+
+    Of a mean over longer than two updates, which draws no edges, only the update counts.
+    """
+    waits = [SETTLE_UPDATES * one.update_s + _half_mean_s(one) for one in sources if one.update_s]
+    return min(max(waits, default=0.0), LONGEST_SETTLING_S)
+
+
+def _half_mean_s(source: Source) -> float:
+    averaging_s, update_s = source.averaging_s or 0.0, source.update_s or 0.0
+    return averaging_s / 2 if averaging_s <= 2 * update_s else 0.0
+
+
+def _is_slow_counter(source: Source) -> bool:
+    return source.quantity == "energy_j" and (source.update_s or 0.0) >= SLOW_COUNTER_S
+
+
+def _changes(series: Series) -> int:
+    columns = series.columns(last=LOCATE_READS)
+    return int((columns.value[1:] != columns.value[:-1]).sum())
+
+
 def _seconds_until(due: list[int]) -> float | None:
     """Seconds to the earliest of the times `due`; None, for ever, where there is none."""
     return max(0, min(due) - time.monotonic_ns()) / 1e9 if due else None
 
 
-class _Series:
-    """The readings of one source as columns: 36 bytes a reading, where an object takes ten times that."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._read_start_ns = array("q")
-        self._read_end_ns = array("q")
-        self._sensor_ns = array("q")
-        self._value = array("d")
-        self._code = array("I")
-        self._codes = {OK: 0}
-
-    def add(self, start_ns: int, end_ns: int, value: float, sensor_ns: int | None, status: str) -> None:
-        """Appends one reading; of one that failed, `value` is not looked at."""
-        self._read_start_ns.append(start_ns)
-        self._read_end_ns.append(end_ns)
-        self._sensor_ns.append(NO_TIME if sensor_ns is None else sensor_ns)
-        self._value.append(value)
-        self._code.append(self._codes.setdefault(status, len(self._codes)))
-
-    def copy(self) -> _Series:
-        """A snapshot that later readings do not change."""
-        twin = _Series(self.source)
-        twin._read_start_ns = self._read_start_ns[:]
-        twin._read_end_ns = self._read_end_ns[:]
-        twin._sensor_ns = self._sensor_ns[:]
-        twin._value = self._value[:]
-        twin._code = self._code[:]
-        twin._codes = dict(self._codes)
-        return twin
-
-    def __iter__(self) -> Iterator[Reading]:
-        statuses = list(self._codes)
-        return (self._reading(i, statuses[code]) for i, code in enumerate(self._code))
-
-    def _reading(self, i: int, status: str) -> Reading:
-        sensor_ns = self._sensor_ns[i]
-        return Reading(
-            channel=self.source.channel,
-            source=self.source.name,
-            quantity=self.source.quantity,
-            read_start_ns=self._read_start_ns[i],
-            read_end_ns=self._read_end_ns[i],
-            value=self._value[i] if status == OK else None,
-            sensor_ns=None if sensor_ns == NO_TIME else sensor_ns,
-            status=status,
-        )
-
-    def latest_power_w(self) -> float | None:
-        """The last value of a power source, the last step of a counter; None where the last read failed."""
-        last = [self._reading(i, OK) for i in range(max(0, len(self._code) - 2), len(self._code)) if not self._code[i]]
-        if not last or self._code[-1]:
-            return None
-        if self.source.quantity == "power_w":
-            return last[-1].value
-        return _mean_power_w(last[0], last[-1])
+def _latest_power_w(columns: Columns) -> float | None:
+    """The last value of a power source, the last step of a counter; None where the last read failed."""
+    if not len(columns) or columns.code[-1]:
+        return None
+    last = [reading for reading in columns if reading.status == OK]
+    if columns.quantity == "power_w":
+        return last[-1].value
+    return _mean_power_w(last[0], last[-1])
 
 
 def _mean_power_w(before: Reading, after: Reading) -> float | None:

@@ -32,11 +32,13 @@ class ChannelEnergy:
         common_u_j: standard uncertainty (k = 1) that is the same in every run on this board.
         power_mean_w: energy over the covered time; None where nothing was read.
         power_peak_w: highest power seen; of a counter, the highest mean between two readings.
-        readings: number of valid readings inside the window.
+        readings: number of the sensor's updates inside the window that were read.
         longest_gap_s: longest time without a valid reading, the window's edges counted.
         coverage: share of the window that readings cover, 0 to 1.
-        source: name of the source that gave the energy.
+        source: name of the source that gave the energy; "counter+buffer": one gave the total, the other its course.
         estimated: True where no sensor stands behind it.
+        update_s: how often that source was found to have a new value, seconds; None where it could not be told.
+        doubts: what speaks against the number: "part_time_sampling", "sources_disagree"; see `power.quality`.
     """
 
     energy_j: float | None
@@ -49,6 +51,8 @@ class ChannelEnergy:
     coverage: float
     source: str
     estimated: bool
+    update_s: float | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _check_kinds(data: dict[str, Any]) -> None:
 def _build(data: dict[str, Any]) -> Result:
     failure = data.pop("failure")
     phases = tuple(
-        Phase(**{**phase, "channels": {name: ChannelEnergy(**energy) for name, energy in phase["channels"].items()}})
+        Phase(**{**phase, "channels": {name: _energy(energy) for name, energy in phase["channels"].items()}})
         for phase in data.pop("phases")
     )
     epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
@@ -218,3 +222,7 @@ def _build(data: dict[str, Any]) -> Result:
         overrides=overrides,
         **data,
     )
+
+
+def _energy(data: dict[str, Any]) -> ChannelEnergy:
+    return ChannelEnergy(**{**data, "doubts": tuple(data.get("doubts", ()))})

@@ -4,6 +4,7 @@
 `conformance` holds the tests that every meter must pass; it needs pytest and is therefore not imported here.
 """
 
+from energybench.testing import simulation
 from energybench.testing.curves import Curve, constant, idle_load_idle, linear, sequence, square, step, training
 from energybench.testing.driver import library, running
 from energybench.testing.presets import (
@@ -43,6 +44,7 @@ __all__ = [
     "pascal",
     "running",
     "sequence",
+    "simulation",
     "square",
     "step",
     "training",

@@ -35,6 +35,9 @@ STRANGER = Device(kind=GPU, uuid="GPU-ffffffff-dead-beef-0000-000000000000", nam
 COVERAGE_FACTOR = 3.0
 """A deviation of more than three standard uncertainties is a failure."""
 
+ROUNDING = 1e-6
+"""Of the energy: whole milliwatts and nanoseconds."""
+
 CLOCK_SLACK_NS = 5_000_000
 OLDEST_S = 60.0
 
@@ -79,11 +82,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Window:
-    """One window of a channel: what was measured, what is true, and how much the sensor's own delay may have moved."""
+    """One window of a channel: what was measured and what is true."""
 
     energy: ChannelEnergy
     true_j: float
-    delayed_j: float
 
     @property
     def measured_j(self) -> float:
@@ -233,7 +235,7 @@ class MeterConformance:
                 energy = window.energy
                 limit_j = COVERAGE_FACTOR * math.hypot(energy.independent_u_j or 0, energy.common_u_j or 0)
                 error_j = window.measured_j - window.true_j
-                assert abs(error_j) <= limit_j + window.delayed_j, f"{channel.name}: {error_j:+.3g} J; {window}"
+                assert abs(error_j) <= limit_j + ROUNDING * window.true_j, f"{channel.name}: {error_j:+.3g} J; {window}"
                 assert energy.coverage > 0.98, f"{channel.name}: {window}"
 
     def test_on_one_board_the_independent_part_is_enough(
@@ -291,36 +293,14 @@ class MeterConformance:
                 length_ns = round(chance.uniform(0.2, 0.95) * lengths_ns)
                 start_ns = recording.start_ns + round(chance.random() * (lengths_ns - length_ns))
                 spans.append((start_ns, start_ns + length_ns))
-            yield channel, [_window(recording, channel, timeline, truth, *span) for span in spans]
+            yield channel, [_window(timeline, truth, *span) for span in spans]
 
 
-def _window(
-    recording: Recording, channel: Channel, timeline: Timeline, truth: KnownPower, start_ns: int, end_ns: int
-) -> Window:
-    energy = timeline.energy(start_ns, end_ns)
-    source = next(
-        source for source in recording.sources if (source.channel, source.name) == (channel.name, energy.source)
-    )
-    delayed_j = _delayed_j(source, truth, start_ns, end_ns)
-    return Window(energy, truth.energy_j(start_ns, end_ns), delayed_j)
+def _window(timeline: Timeline, truth: KnownPower, start_ns: int, end_ns: int) -> Window:
+    return Window(timeline.energy(start_ns, end_ns), truth.energy_j(start_ns, end_ns))
 
 
 def _gains(window: Window) -> tuple[float, float]:
     """The lowest and the highest gain of the board with which the window is right."""
-    limit_j = COVERAGE_FACTOR * (window.energy.independent_u_j or 0) + window.delayed_j
+    limit_j = COVERAGE_FACTOR * (window.energy.independent_u_j or 0) + ROUNDING * window.true_j
     return (window.measured_j - limit_j) / window.true_j, (window.measured_j + limit_j) / window.true_j
-
-
-def _delayed_j(source: Source, truth: KnownPower, start_ns: int, end_ns: int) -> float:
-    """How much energy a sensor's delay, which its source declares, may move over the window's edges.
-
-    A value that is the mean of the last seconds and then stays until the next update is late by at most both together;
-    a power reading by a period more, as it stands until the next. That moves energy only as far as the power just
-    before the one edge differs from that before the other.
-    """
-    delay_s = (source.averaging_s or 0.0) + (source.update_s or 0.0)
-    if source.quantity == "power_w":
-        delay_s += source.period_s
-    steps = range(51)
-    powers_w = [truth.power_w(edge - round(delay_s * 1e9 * step / 50)) for edge in (start_ns, end_ns) for step in steps]
-    return delay_s * (max(powers_w) - min(powers_w))

@@ -31,6 +31,9 @@ from energybench_plugins.meters.nvml_generations import GENERATIONS, Sensors, ge
 
 COUNTER_UPDATE_S = 0.1
 SAMPLE_UPDATE_S = 0.02
+POWER_READS = 0.485
+"""Period of reading power, as a share of its update: an odd one, so that the reads wander over the beat."""
+
 ABSENT = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NO_PERMISSION, NOT_FOUND)
 """Codes that mean that a card will not give a field, as against one that fails now."""
 
@@ -43,10 +46,11 @@ class NvmlOptions:
     """Options of `meter=nvml`.
 
     Attributes:
-        counter_period_s: how often the energy counter is read, seconds: no faster than it changes, as a read takes 3 to
-            16 ms.
+        counter_period_s: how often the energy counter is read, seconds: a little faster than it changes, so that the
+            reads wander over the beat of its updates and show it; no faster, as a read takes 3 to 16 ms.
         buffer_period_s: how often the driver's buffer of power samples is fetched, seconds.
-        power_period_s: how often power is read, seconds; None: as often as the generation renews it.
+        power_period_s: how often power is read, seconds; None: a little more than twice as often as the generation
+            renews it, which a read of microseconds allows and which shows when it is renewed.
         gain_uncertainty: relative standard uncertainty (k = 1) common to all runs on one board; None: by generation.
             Boards were found within 5 % of an external meter, Ampere within 6 %, Turing within 13 % (SC'24); of Volta,
             Hopper and newer none was compared, and 5 % is assumed. Nothing says where a board lies within these limits,
@@ -54,7 +58,7 @@ class NvmlOptions:
             0.029, 0.035, 0.075.
     """
 
-    counter_period_s: float = COUNTER_UPDATE_S
+    counter_period_s: float = 0.097
     buffer_period_s: float = 0.5
     power_period_s: float | None = None
     gain_uncertainty: float | None = None
@@ -157,7 +161,7 @@ class _Card:
             raise meter_error(code, f"card {self._device.uuid} ({self._device.name})")
         self._add("counter", nvml.nvmlDeviceGetTotalEnergyConsumption, None)
         self._add_buffer()
-        self._add("usage", nvml.nvmlDeviceGetPowerUsage, sensors.usage_averaging_s)
+        self._add("usage", nvml.nvmlDeviceGetPowerUsage, sensors.usage_averaging_s, sensors.lag_s)
         self._add("average", self._field(nvml.NVML_FI_DEV_POWER_AVERAGE), 1.0)
         self._add("instant", self._field(nvml.NVML_FI_DEV_POWER_INSTANT), sensors.instant_averaging_s)
         if not self.sources:
@@ -167,7 +171,9 @@ class _Card:
             )
         return self._described(versions)
 
-    def _add(self, name: str, read: Callable[[Any], int], averaging_s: float | None) -> None:
+    def _add(
+        self, name: str, read: Callable[[Any], int], averaging_s: float | None, lag_s: float | None = None
+    ) -> None:
         """Adds a source of milliwatts or millijoules, unless the card has none."""
         code = self._driver.code(self._device.uuid, read)
         if code in GONE:
@@ -176,7 +182,7 @@ class _Card:
             self._left_out.append(f"{name}: {_short(meter_error(code, name))}")
             return
         what = f"{name} of {self._device.name}"
-        self.sources.append(self._source(name, averaging_s))
+        self.sources.append(self._source(name, averaging_s, lag_s))
         self.readers[name] = lambda: [Sample(self._driver.read(self._device.uuid, what, read) / 1000)]
 
     def _add_buffer(self) -> None:
@@ -189,14 +195,14 @@ class _Card:
         self.sources.append(self._source("buffer", SAMPLE_UPDATE_S))
         self.readers["buffer"] = buffer.read
 
-    def _source(self, name: str, averaging_s: float | None) -> Source:
+    def _source(self, name: str, averaging_s: float | None, lag_s: float | None = None) -> Source:
         """A source's rhythm: the sensor's own, unless the options say otherwise."""
         options, update_s = self._options, self._sensors.update_s
         rhythms = {
             "counter": (options.counter_period_s, COUNTER_UPDATE_S),
             "buffer": (options.buffer_period_s, SAMPLE_UPDATE_S),
         }
-        period_s, update_s = rhythms.get(name, (options.power_period_s or update_s, update_s))
+        period_s, update_s = rhythms.get(name, (options.power_period_s or POWER_READS * update_s, update_s))
         return Source(
             channel=self._channel,
             name=name,
@@ -205,6 +211,7 @@ class _Card:
             resolution=1e-3,
             update_s=update_s,
             averaging_s=averaging_s,
+            lag_s=lag_s,
         )
 
     def _field(self, number: int) -> Callable[[Any], int]:

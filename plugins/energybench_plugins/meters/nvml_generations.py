@@ -30,6 +30,7 @@ class Sensors:
     Attributes:
         update_s: how often nvmlDeviceGetPowerUsage has a new value, seconds.
         usage_averaging_s: how much of the past that value is the mean of.
+        lag_s: time constant of the low-pass that it sees the power through, where it is one.
         instant_averaging_s: likewise, of the instant field; None: not known.
         gain_limit: how far boards were seen from an external meter, as a share.
         compared: whether boards of this generation were; else the limit is that of the others, assumed.
@@ -38,12 +39,16 @@ class Sensors:
     update_s: float = 0.1
     usage_averaging_s: float | None = 1.0
     instant_averaging_s: float | None = None
+    lag_s: float | None = None
     gain_limit: float = 0.05
     compared: bool = True
 
 
+MAXWELL_RISE_S = 0.345
+"""From 10 % to 90 % (SC'24): ln 9 = 2.197 time constants of a low-pass."""
+
 SENSORS = {
-    "maxwell": Sensors(usage_averaging_s=0.345),
+    "maxwell": Sensors(usage_averaging_s=MAXWELL_RISE_S, lag_s=MAXWELL_RISE_S / 2.197),
     "pascal": Sensors(0.02, 0.011),
     "volta": Sensors(0.02, 0.010, compared=False),
     "turing": Sensors(usage_averaging_s=0.1, gain_limit=0.13),

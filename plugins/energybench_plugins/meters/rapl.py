@@ -18,6 +18,9 @@ from energybench.hookspecs import Register
 from energybench.power.meter import Channel, Sample, Source
 
 JOULES_PER_UNIT = 1e-6
+UPDATE_S = 0.001
+"""Intel's manual (SDM volume 3B, 16.10.1): the counters are updated about every millisecond."""
+
 CONTROL_TYPES = ("intel-rapl", "intel-rapl-tpmi", "intel-rapl-mmio")
 """The kernel's ways to the same counters; where two offer the same package, the first gives it."""
 
@@ -137,6 +140,7 @@ def _source(zone: _Zone, options: RaplOptions) -> Source:
         period_s=options.period_s,
         wraps_at_j=_range_j(zone.folder),
         resolution=JOULES_PER_UNIT,
+        update_s=UPDATE_S,
     )
 
 

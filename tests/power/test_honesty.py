@@ -1,0 +1,133 @@
+"""Whether the stated uncertainty is true, over thousands of windows on simulated sensors, and how large errors are."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from energybench.power.meter import Channel, Source
+from energybench.power.timeline import Timeline
+from energybench.testing import PRESETS, constant, linear, simulation, square, step, training
+
+START_NS = 10**12
+LENGTH_S = 75.0
+WINDOWS_S = (0.05, 0.2, 1.0, 5.0, 60.0)
+GPU = Channel("gpu.0", "gpu", "GPU-1")
+
+
+def source(name, **keys):
+    quantity = "energy_j" if name == "counter" else "power_w"
+    return Source("gpu.0", name, quantity, resolution=1e-3, **keys)
+
+
+COUNTER = source("counter", period_s=0.097, update_s=0.1)
+SENSORS = {
+    "maxwell": [source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.345, lag_s=0.345 / 2.197)],
+    "pascal": [source("usage", period_s=0.0097, update_s=0.02, averaging_s=0.011)],
+    "volta": [COUNTER, source("usage", period_s=0.0097, update_s=0.02, averaging_s=0.010)],
+    "turing": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.1)],
+    "ampere_a100": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.025)],
+    "ampere_rtx30": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=1.0)],
+    "hopper": [
+        COUNTER,
+        source("buffer", period_s=0.5, update_s=0.02, averaging_s=0.02),
+        source("usage", period_s=0.0485, update_s=0.1, averaging_s=1.0),
+    ],
+}
+
+
+def loads(chance):
+    yield constant(chance.uniform(40, 300))
+    yield step(chance.uniform(0.3, 0.7) * LENGTH_S, chance.uniform(30, 100), chance.uniform(150, 350))
+    period_s = chance.choice([chance.uniform(0.03, 0.3), chance.uniform(0.3, 3)])
+    yield square(chance.uniform(40, 80), chance.uniform(180, 350), period_s, chance.uniform(0.2, 0.8), chance.random())
+    begin_s = chance.uniform(0.1, 0.4) * LENGTH_S
+    yield linear([(0, 50), (begin_s, 50), (begin_s + chance.uniform(0.5, 0.5 * LENGTH_S), 300)])
+    epoch_s = chance.uniform(1, 5)
+    yield training(chance.randrange(1000), 55, 300, int(LENGTH_S / epoch_s), epoch_s)
+    knots, time_s, mean_s = [], 0.0, chance.choice([0.02, 0.1, 0.5])
+    while time_s < LENGTH_S + 5:
+        watts, length_s = chance.uniform(40, 350), chance.expovariate(1 / mean_s)
+        knots += [(time_s, watts), (time_s + length_s, watts)]
+        time_s += length_s
+    yield linear(knots)
+
+
+def card_of(name, curve, gain, chance):
+    """The card with its sensors' beats somewhere, as on every board."""
+    card = PRESETS[name](curve, gain)
+    sensors = {one.name: getattr(card, one.name) for one in SENSORS[name]}
+    return replace(card, **{key: replace(one, phase_s=chance.uniform(0, one.update_s)) for key, one in sensors.items()})
+
+
+def windows(chance):
+    for mean_s in WINDOWS_S:
+        for _ in range(20 if mean_s < 60 else 6):
+            length_s = mean_s * chance.uniform(0.8, 1.2)
+            start_s = chance.uniform(1.0, LENGTH_S - length_s - 1.0)
+            yield mean_s, start_s, start_s + length_s
+
+
+def measured(name, turns, seed=0, gain_u=0.0):
+    """(window's mean length, truth, ChannelEnergy) over every kind of load."""
+    chance = random.Random(f"{name} {seed}")
+    for turn in range(turns):
+        gain = 1 + chance.gauss(0, gain_u)
+        for curve in loads(chance):
+            card = card_of(name, curve, gain, chance)
+            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS, seed=turn)
+            line = Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
+            for mean_s, start_s, end_s in windows(chance):
+                found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
+                yield mean_s, curve.energy_j(start_s, end_s), found
+
+
+@pytest.fixture(scope="module", params=SENSORS)
+def sensor(request):
+    return request.param, list(measured(request.param, turns=4))
+
+
+def test_the_truth_lies_within_two_independent_uncertainties_in_90_to_99_5_per_cent(sensor):
+    _, rows = sensor
+    inside = [abs(found.energy_j - true_j) <= 2 * found.independent_u_j + 1e-9 * true_j for _, true_j, found in rows]
+    assert len(inside) > 2000
+    assert 0.90 <= np.mean(inside) <= 0.995
+
+
+@pytest.mark.parametrize("name", ["pascal", "ampere_a100"])
+def test_with_a_board_of_unknown_gain_both_parts_together_are_honest(name):
+    rows = list(measured(name, turns=8, seed=1, gain_u=0.03))
+    limits = [2 * np.hypot(found.independent_u_j, found.common_u_j) for _, _, found in rows]
+    inside = [abs(found.energy_j - true_j) <= limit for (_, true_j, found), limit in zip(rows, limits, strict=True)]
+    assert 0.85 <= np.mean(inside) <= 1  # eight boards, each right or wrong in nearly all of its windows
+
+
+def test_every_window_is_covered_and_none_is_negative(sensor):
+    _, rows = sensor
+    assert all(found.coverage == 1 and found.energy_j >= 0 for _, _, found in rows)
+
+
+LIMITS = {0.05: 5, 0.2: 2, 1.0: 0.5, 5.0: 0.2, 60.0: 0.1}
+"""Median error, per cent, that windows of so many seconds may have."""
+
+LARGEST = {1.0: 16, 5.0: 8, 60.0: 1}
+
+
+def test_errors_are_small(sensor):
+    _, rows = sensor
+    for mean_s, limit in LIMITS.items():
+        errors = [abs(found.energy_j / true_j - 1) * 100 for length, true_j, found in rows if length == mean_s]
+        assert np.median(errors) <= limit / 10, mean_s
+        assert max(errors) <= LARGEST.get(mean_s, 400), mean_s
+
+
+def test_what_sees_a_part_of_the_time_says_so(sensor):
+    name, rows = sensor
+    assert all(("part_time_sampling" in found.doubts) == (name == "pascal") for _, _, found in rows)
+
+
+def test_the_beat_of_the_sensor_is_found(sensor):
+    name, rows = sensor
+    beats = [found.update_s for _, _, found in rows if found.update_s is not None]
+    assert np.median(beats) == pytest.approx(SENSORS[name][0].update_s, rel=0.002)
