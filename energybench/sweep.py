@@ -224,6 +224,7 @@ def _place(config: DictConfig, sweep: Sweep | None) -> Place:
     return Place(
         directory=Path(hydra.runtime.output_dir),
         name=tracking.run_name(_plain(config), overrides),
+        follows=sweep is not None and hydra.job.num > 0,
         overrides=overrides,
         sweep_id=sweep.sweep_id if sweep else None,
         sweep_name=sweep.name if sweep else None,

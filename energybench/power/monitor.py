@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from energybench.power.conditions import Condition, TellsConditions
 from energybench.power.meter import Session
@@ -13,6 +14,9 @@ from energybench.power.meter import Session
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+LONG_RUN_S = 3600.0
+"""After so long a run is looked at ever more seldom, so that the looks of a day fit in memory."""
+
 SPACING_S = 0.1
 """Shortest time between two looks, however many phases begin and end in it."""
 
@@ -70,7 +74,7 @@ class Monitor:
         self._wake.set()
 
     def observed(self) -> list[Observed]:
-        """What was seen so far, in the order of time. One that equals the card's last but for its time is left out."""
+        """What was seen so far, in the order of time."""
         return list(self._observed)
 
     def latest(self) -> dict[str, Condition]:
@@ -78,12 +82,13 @@ class Monitor:
         return dict(self._last)
 
     def _run(self) -> None:
+        begun = time.monotonic()
         while not self._stop.is_set():
             self._wake.clear()
             self._look()
             self._first.set()
             self._stop.wait(SPACING_S)
-            self._wake.wait(PERIOD_S - SPACING_S)
+            self._wake.wait(PERIOD_S * max(1.0, (time.monotonic() - begun) / LONG_RUN_S) - SPACING_S)
         self._look()
 
     def _look(self) -> None:
@@ -99,8 +104,6 @@ class Monitor:
                 self._keep(condition)
 
     def _keep(self, condition: Condition) -> None:
-        last = self._last.get(condition.channel)
         self._last[condition.channel] = condition
-        if last is None or replace(last, time_ns=condition.time_ns) != condition:
-            pids = [process.pid for process in condition.processes or ()]
-            self._observed.append(Observed(condition, frozenset(pid for pid in pids if self._owns(pid))))
+        pids = [process.pid for process in condition.processes or ()]
+        self._observed.append(Observed(condition, frozenset(pid for pid in pids if self._owns(pid))))

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from energybench.config import Experiment
+from energybench.devices import CPU
 from energybench.errors import EnergybenchError, MeterError
+from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Reading, Session
+from energybench.power.monitor import Monitor, Observed
 from energybench.power.sampler import Sampler
+from energybench.power.steadiness import is_steady, parts_of
+from energybench.power.timeline import Timeline
 from energybench.run import workers
 from energybench.run.events import Event
 from energybench.run.metrics import IDLE, TRAIN
@@ -22,6 +30,16 @@ from energybench.run.preflight import Plan
 from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
+
+COOLDOWN, SETTLE = "cooldown", "settle"
+
+CONTEXT_S = 2.0
+"""Longest idle with a context, unless configured."""
+
+CHECKS = 4
+"""Looks a baseline's length at whether it has become steady: each costs a moment of a CPU that is being measured."""
+
+MIN_CHECK_S = 0.25
 
 TICK_S = 0.5
 """Between two looks at a run. Each wakes the supervisor, and on a CPU that trains takes a core from it for a moment."""
@@ -38,6 +56,7 @@ class Moment:
         images_per_s: throughput of the phase so far, None outside training.
         fraction: share of the budget that is spent, 0 to 1.
         left_s: seconds of training left, None before it can be told.
+        temperature_c: of the warmest device that trains, None where it is not told.
     """
 
     phase: str
@@ -46,6 +65,7 @@ class Moment:
     images_per_s: float | None
     fraction: float
     left_s: float | None
+    temperature_c: float | None = None
 
 
 class View(Protocol):
@@ -79,11 +99,16 @@ class Span:
 class Observation:
     """All that was seen of a run: what a Result is made of.
 
+    `flags` are those of energybench.power.flags that the supervisor itself found. `workers_ns` is when the first worker
+    was started, None where none was.
     `training_flops` are of one sample, counted by the engine; None where the description tells, or nobody can.
     """
 
     spans: list[Span] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    observed: list[Observed] = field(default_factory=list)
+    flags: set[str] = field(default_factory=set)
+    workers_ns: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     memory_bytes: float | None = None
     training_flops: int | None = None
@@ -92,12 +117,25 @@ class Observation:
 
 
 class Supervisor:
-    """Runs one plan in one directory."""
+    """Runs one plan in one directory.
 
-    def __init__(self, plan: Plan, directory: Path, view: View) -> None:
+    Args:
+        plan: what to run.
+        directory: for the worker's files.
+        view: shows it.
+        name: what the run is called.
+        follows: whether another cell of the sweep ran before it.
+    """
+
+    def __init__(self, plan: Plan, directory: Path, view: View, *, name: str = "run", follows: bool = False) -> None:
         self._plan = plan
         self._directory = directory
         self._view = view
+        self._name = name
+        self._follows = follows
+        self._measure = plan.experiment.measure
+        self._monitor = Monitor([], self._owns)
+        self._shared: Lock | None = None
         self._samplers: list[Sampler] = []
         self._workers: list[Worker] = []
         self._done: set[int] = set()
@@ -112,10 +150,13 @@ class Supervisor:
             stack.callback(self._collect)
             try:
                 self._open(stack)
+                self._cool()
                 self._baseline()
                 self._train(stack)
             except KeyboardInterrupt:
                 self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
+            except BusyError as error:
+                self.seen.failure = Failure("busy", str(error))
             except EnergybenchError as error:
                 self.seen.failure = Failure("meter" if isinstance(error, MeterError) else "error", str(error))
             finally:
@@ -124,45 +165,165 @@ class Supervisor:
         return self.seen
 
     def _open(self, stack: ExitStack) -> None:
-        for named in self._plan.meters:
-            boards = self._plan.boards
-            session = named.meter.open([board for board in boards if named.meter.covers(board)])
-            self.sessions.append(session)
+        """Opens the meters, has the devices to itself, and begins to read them."""
+        try:
+            for named in self._plan.meters:
+                boards = [board for board in self._plan.boards if named.meter.covers(board)]
+                self.sessions.append(named.meter.open(boards))
+            self._lock(stack)
+        except BaseException:
+            for session in self.sessions:
+                session.close()
+            raise
+        for session in self.sessions:
             sampler = Sampler(session)  # closes the session when it stops
             stack.callback(sampler.stop)
             sampler.start()
             self._samplers.append(sampler)
+        self._monitor = Monitor(self.sessions, self._owns)
+        stack.callback(self._monitor.stop)
+        self._monitor.start()
+
+    def _lock(self, stack: ExitStack) -> None:
+        """A card is one run's. So is a CPU that is measured; runs that estimate its power only learn of each other."""
+        measured = self._measured_channels()
+        for key in sorted(board.uuid for board in self._plan.boards):
+            shared = self._plan.scope == CPU and not measured
+            lock = self._locked(key, shared=shared)
+            if lock is not None:
+                stack.callback(lock.release)
+                self._shared = lock if shared else None
+
+    def _locked(self, key: str, *, shared: bool) -> Lock | None:
+        while True:
+            try:
+                return Lock(key, self._name, shared=shared)
+            except BusyError as busy:
+                if self._measure.lock == "refuse":
+                    raise
+                if self._measure.lock == "ignore":
+                    self.seen.flags.add("shared_host" if self._plan.scope == CPU else "shared_card")
+                    return None
+                self._view.update(Moment(f"waiting: {busy}", None, None, None, 0.0, None))
+                time.sleep(TICK_S)
+            except MeterError:
+                if self._measure.lock == "ignore":
+                    return None
+                raise
+
+    def _measured_channels(self) -> list[str]:
+        """Names of the channels of the devices that train, without those that are estimated."""
+        channels = [channel for session in self.sessions for channel in session.channels]
+        return [channel.name for channel in channels if channel.kind == self._plan.scope and not channel.estimated]
+
+    def _owns(self, pid: int) -> bool:
+        """Each worker leads a session, to which all that it starts belongs."""
+        try:
+            return os.getsid(pid) in [worker.process.pid for worker in self._workers]
+        except OSError:
+            return False
 
     def _collect(self) -> None:
+        self.seen.observed = self._monitor.observed()
         for sampler in self._samplers:
             self.seen.readings.extend(sampler.readings())
 
+    def _cool(self) -> None:
+        """Rest, until enough time has passed and the devices are as cool as asked for."""
+        rest_s = self._measure.cooldown_s if self._follows else 0.0
+        limit_c = self._measure.cooldown_c
+        if limit_c is not None and self._temperature_c() is None:
+            raise MeterError(
+                f"measure.cooldown_c={limit_c:g}: meter {self._plan.meters[0].name!r} tells no temperature; "
+                "use measure.cooldown_s"
+            )
+        begun = time.monotonic()
+        end = begun + max(rest_s, self._measure.cooldown_max_s)
+        span = Span(COOLDOWN, None, time.monotonic_ns())
+        while time.monotonic() < min(begun + rest_s, end) or (self._too_warm() and time.monotonic() < end):
+            if span not in self.seen.spans:
+                self.seen.spans.append(span)
+            self._show(span)
+            time.sleep(min(TICK_S, max(end - time.monotonic(), 0.0)))
+        span.end_ns = time.monotonic_ns()
+
+    def _too_warm(self) -> bool:
+        limit_c, now_c = self._measure.cooldown_c, self._temperature_c()
+        return limit_c is not None and now_c is not None and now_c > limit_c
+
+    def _temperature_c(self) -> float | None:
+        """Of the warmest device that trains."""
+        latest = self._monitor.latest()
+        known = [latest[name].temperature_c for name in self._measured_channels() if name in latest]
+        return max((celsius for celsius in known if celsius is not None), default=None)
+
     def _baseline(self) -> None:
-        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen."""
-        seconds = self._plan.experiment.measure.baseline_s
-        measured = any(
-            channel.kind == self._plan.scope and not channel.estimated
-            for session in self.sessions
-            for channel in session.channels
-        )
-        if not (seconds and measured):
+        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen.
+
+        It is the last `baseline_s` seconds of a wait for steady power; what went before is the phase `settle`.
+        """
+        window_s = self._measure.baseline_s
+        if not (window_s and self._measured_channels()):
             return
         span = Span(IDLE, None, time.monotonic_ns())
         self.seen.spans.append(span)
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        begun = time.monotonic()
+        end = begun + max(window_s, self._measure.baseline_max_s)
+        self._rest(span, begun + window_s)
+        while not (steady := self._is_steady(window_s)) and time.monotonic() < end:
+            self._rest(span, min(end, time.monotonic() + max(window_s / CHECKS, MIN_CHECK_S)))
+        if not steady:
+            self.seen.flags.add("idle_not_idle")
+        self._cut(span, window_s)
+
+    def _cut(self, span: Span, window_s: float) -> None:
+        """Ends the baseline now; what is older than the window becomes `settle`."""
+        span.end_ns = time.monotonic_ns()
+        start_ns = span.end_ns - round(window_s * 1e9)
+        if start_ns - span.start_ns > MIN_CHECK_S * 1e9:
+            settled = Span(SETTLE, None, span.start_ns, start_ns)
+            self.seen.spans.insert(self.seen.spans.index(span), settled)
+            span.start_ns = start_ns
+
+    def _rest(self, span: Span, until_s: float) -> None:
+        while (left := until_s - time.monotonic()) > 0:
             self._show(span)
             time.sleep(min(left, TICK_S))
-        span.end_ns = time.monotonic_ns()
+
+    def _is_steady(self, window_s: float) -> bool:
+        """Whether the power of every device that trains was steady in the last `window_s` seconds."""
+        end_ns, count = time.monotonic_ns(), parts_of(window_s)
+        edges = [end_ns - round(window_s * 1e9 * (count - i) / count) for i in range(count + 1)]
+        parts = list(pairwise(edges))
+        return all(is_steady([line.energy(*part).power_mean_w for part in parts]) for line in self._power_lines())
+
+    def _power_lines(self) -> list[Timeline]:
+        """Of each measured device its power sources where it has some: a counter's ticks look like unsteady power."""
+        lines = []
+        for session, sampler in zip(self.sessions, self._samplers, strict=True):
+            for channel in session.channels:
+                if channel.name in self._measured_channels():
+                    own = [source for source in session.sources if source.channel == channel.name]
+                    power = [source for source in own if source.quantity == "power_w"]
+                    lines.append(Timeline(channel, power or own, sampler.readings(channel.name)))
+        return lines
+
+    def _experiment(self) -> Experiment:
+        """What the workers are told: with `context_s` decided."""
+        context_s = self._measure.context_s
+        if context_s is None:
+            measured_gpus = self._plan.scope != CPU and self._measured_channels()
+            context_s = min(self._measure.baseline_s, CONTEXT_S) if measured_gpus else 0.0
+        return replace(self._plan.experiment, measure=replace(self._measure, context_s=context_s))
 
     def _train(self, stack: ExitStack) -> None:
         groups = self._plan.engine.workers(self._plan.devices)
         self._heard_ns = time.monotonic_ns()
+        experiment = self._experiment()
+        self.seen.workers_ns = time.monotonic_ns()
         log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
         for rank, devices in enumerate(groups):
-            assignment = Assignment(
-                self._plan.experiment, tuple(devices), rank, len(groups), str(self._directory.absolute())
-            )
+            assignment = Assignment(experiment, tuple(devices), rank, len(groups), str(self._directory.absolute()))
             environment = self._plan.engine.environment(devices)
             self._workers.append(workers.start(assignment, self._directory, environment))
         for item in workers.follow(self._workers, TICK_S):
@@ -181,6 +342,8 @@ class Supervisor:
 
     def _on_event(self, rank: int, event: Event) -> None:
         self._heard_ns = time.monotonic_ns()
+        if event.kind in ("started", "ended"):
+            self._monitor.soon()
         if event.kind == "started":
             self.seen.spans.append(Span(event.phase, event.epoch, event.time_ns, rank=rank))
         elif event.kind in ("progress", "ended"):
@@ -216,7 +379,9 @@ class Supervisor:
         return (time.monotonic_ns() - self._heard_ns) / 1e9
 
     def _watch(self) -> None:
-        limit_s = self._plan.experiment.measure.watchdog_s
+        if self._shared is not None and not self._shared.alone():
+            self.seen.flags.add("shared_host")
+        limit_s = self._measure.watchdog_s
         span = self.seen.spans[-1] if self.seen.spans else None
         if self._silent_s() > limit_s:
             where = f" in phase {span.name}" if span else ""
@@ -238,6 +403,7 @@ class Supervisor:
                 _images_per_s(told[-1]) if told else None,
                 fraction,
                 _left_s(told, fraction),
+                self._temperature_c(),
             )
         )
 

@@ -1,7 +1,7 @@
 """What NVML tells of a card beside its power.
 
-The library is the one that the session has opened, because it counts who opens it: opened a second time, it could not be
-opened anew after a driver's reload. No handle is kept: after that, the next look finds the card again.
+The library is the one that the session has opened, because it counts who opens it: opened a second time, it could not
+be opened anew after a driver's reload. No handle is kept: after that, the next look finds the card again.
 """
 
 from __future__ import annotations
