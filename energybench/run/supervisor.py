@@ -267,6 +267,7 @@ class Supervisor:
             return
         span = Span(IDLE, None, time.monotonic_ns())
         self.seen.spans.append(span)
+        self._monitor.soon()
         begun = time.monotonic()
         end = begun + max(window_s, self._measure.baseline_max_s)
         self._rest(span, begun + window_s)
@@ -275,6 +276,7 @@ class Supervisor:
         if not steady:
             self.seen.flags.add("idle_not_idle")
         self._cut(span, window_s)
+        self._monitor.soon()
 
     def _cut(self, span: Span, window_s: float) -> None:
         """Ends the baseline now; what is older than the window becomes `settle`."""
