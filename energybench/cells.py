@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -118,10 +118,9 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = _directory(base, multirun, registry)
         known = not multirun or base.hydra.sweeper.get("_target_") in (BASIC_SWEEPER, SWEEPER)
+        if multirun:
+            _check_order(arguments.overrides, base)
         lists = [list(arguments.overrides)]
-        for text in arguments.overrides:
-            if text.startswith("sweep.") and _is_sweep(text):
-                raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
         if multirun and known:
             lists = _expand(arguments.overrides, base)
         elif multirun:  # this sweeper chooses its cells as it goes: what they have in common is validated
@@ -192,6 +191,19 @@ def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
     return ordered(parsed, base.hydra.sweeper.get("shuffle"))
+
+
+def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
+    """Raises ConfigError where `sweep.shuffle` would be passed over."""
+    for text in overrides:
+        if text.startswith("sweep.") and _is_sweep(text):
+            raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
+    shuffle = OmegaConf.select(base, "sweep.shuffle")
+    if shuffle is not None and base.hydra.sweeper.get("_target_") != SWEEPER:
+        raise ConfigError(
+            f"sweep.shuffle={shuffle}: this sweeper orders its cells itself; use hydra/sweeper=ordered, "
+            "or sweep.shuffle=null"
+        )
 
 
 def translate(error: Exception, registry: Registry) -> EnergybenchError:

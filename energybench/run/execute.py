@@ -20,6 +20,7 @@ from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
 from energybench.run.metrics import IDLE, TRAIN, epochs, in_scope, metrics
+from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
 from energybench.run.result import (
@@ -32,7 +33,7 @@ from energybench.run.result import (
     Result,
     Status,
 )
-from energybench.run.supervisor import Observation, Span, Supervisor, View
+from energybench.run.supervisor import Supervisor, View
 from energybench.tracking.store import redact
 
 

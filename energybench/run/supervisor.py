@@ -9,8 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,28 +17,21 @@ from energybench.config import Experiment
 from energybench.devices import CPU
 from energybench.errors import EnergybenchError, MeterError
 from energybench.power.lock import BusyError, Lock
-from energybench.power.meter import Reading, Session
-from energybench.power.monitor import Monitor, Observed
+from energybench.power.meter import Session
+from energybench.power.monitor import Monitor
 from energybench.power.sampler import Sampler
-from energybench.power.steadiness import is_steady, parts_of
-from energybench.power.timeline import Timeline
 from energybench.run import workers
 from energybench.run.events import Event
-from energybench.run.metrics import IDLE, TRAIN
+from energybench.run.metrics import TRAIN
+from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
+from energybench.run.quiet import Quiet, locked
 from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
 
-COOLDOWN, SETTLE = "cooldown", "settle"
-
 CONTEXT_S = 2.0
 """Longest idle with a context, unless configured."""
-
-CHECKS = 4
-"""Looks a baseline's length at whether it has become steady: each costs a moment of a CPU that is being measured."""
-
-MIN_CHECK_S = 0.25
 
 TICK_S = 0.5
 """Between two looks at a run. Each wakes the supervisor, and on a CPU that trains takes a core from it for a moment."""
@@ -75,47 +67,6 @@ class View(Protocol):
         """Called a few times a second."""
 
 
-@dataclass
-class Span:
-    """A phase as told by one worker or by the supervisor itself.
-
-    Attributes:
-        name, epoch, values, rank: as in its events.
-        start_ns: when it began.
-        end_ns: when it ended; None while it runs.
-        told_ns: time of the last event about it.
-    """
-
-    name: str
-    epoch: int | None
-    start_ns: int
-    end_ns: int | None = None
-    values: dict[str, float] = field(default_factory=dict)
-    rank: int = 0
-    told_ns: int = 0
-
-
-@dataclass
-class Observation:
-    """All that was seen of a run: what a Result is made of.
-
-    `flags` are those of energybench.power.flags that the supervisor itself found. `workers_ns` is when the first worker
-    was started, None where none was.
-    `training_flops` are of one sample, counted by the engine; None where the description tells, or nobody can.
-    """
-
-    spans: list[Span] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    observed: list[Observed] = field(default_factory=list)
-    flags: set[str] = field(default_factory=set)
-    workers_ns: int | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-    memory_bytes: float | None = None
-    training_flops: int | None = None
-    failure: Failure | None = None
-    end_ns: int = 0
-
-
 class Supervisor:
     """Runs one plan in one directory.
 
@@ -135,14 +86,15 @@ class Supervisor:
         self._follows = follows
         self._measure = plan.experiment.measure
         self._monitor = Monitor([], self._owns)
-        self._shared: Lock | None = None
+        self.sessions: list[Session] = []
+        self.seen = Observation()
         self._samplers: list[Sampler] = []
+        self._quiet = self._made_quiet()
+        self._shared: Lock | None = None
         self._workers: list[Worker] = []
         self._done: set[int] = set()
         self._heard_ns = 0
         self._oom_kills = _oom_kills()
-        self.sessions: list[Session] = []
-        self.seen = Observation()
 
     def run(self) -> Observation:
         """Measures the baseline and the workers; always returns what was seen, a failure included."""
@@ -150,8 +102,8 @@ class Supervisor:
             stack.callback(self._collect)
             try:
                 self._open(stack)
-                self._cool()
-                self._baseline()
+                self._quiet.cool(self._plan.meters[0].name, follows=self._follows)
+                self._quiet.baseline()
                 self._train(stack)
             except KeyboardInterrupt:
                 self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
@@ -183,33 +135,36 @@ class Supervisor:
         self._monitor = Monitor(self.sessions, self._owns)
         stack.callback(self._monitor.stop)
         self._monitor.start()
+        self._quiet = self._made_quiet()
+
+    def _made_quiet(self) -> Quiet:
+        return Quiet(
+            self._measure,
+            self._measured_channels(),
+            self.sessions,
+            self._samplers,
+            self._monitor,
+            self.seen,
+            self._show,
+        )
 
     def _lock(self, stack: ExitStack) -> None:
         """A card is one run's. So is a CPU that is measured; runs that estimate its power only learn of each other."""
-        measured = self._measured_channels()
+        shared, waits = self._plan.scope == CPU and not self._measured_channels(), self._measure.lock == "wait"
         for key in sorted(board.uuid for board in self._plan.boards):
-            shared = self._plan.scope == CPU and not measured
-            lock = self._locked(key, shared=shared)
-            if lock is not None:
-                stack.callback(lock.release)
-                self._shared = lock if shared else None
-
-    def _locked(self, key: str, *, shared: bool) -> Lock | None:
-        while True:
             try:
-                return Lock(key, self._name, shared=shared)
-            except BusyError as busy:
-                if self._measure.lock == "refuse":
+                lock = locked(key, self._name, shared=shared, waiting=self._show_waiting if waits else None)
+            except MeterError as error:
+                if self._measure.lock != "ignore":
                     raise
-                if self._measure.lock == "ignore":
+                if isinstance(error, BusyError):
                     self.seen.flags.add("shared_host" if self._plan.scope == CPU else "shared_card")
-                    return None
-                self._view.update(Moment(f"waiting: {busy}", None, None, None, 0.0, None))
-                time.sleep(TICK_S)
-            except MeterError:
-                if self._measure.lock == "ignore":
-                    return None
-                raise
+                continue
+            stack.callback(lock.release)
+            self._shared = lock if shared else None
+
+    def _show_waiting(self, words: str) -> None:
+        self._view.update(Moment(f"waiting: {words}", None, None, None, 0.0, None))
 
     def _measured_channels(self) -> list[str]:
         """Names of the channels of the devices that train, without those that are estimated."""
@@ -227,88 +182,6 @@ class Supervisor:
         self.seen.observed = self._monitor.observed()
         for sampler in self._samplers:
             self.seen.readings.extend(sampler.readings())
-
-    def _cool(self) -> None:
-        """Rest, until enough time has passed and the devices are as cool as asked for."""
-        rest_s = self._measure.cooldown_s if self._follows else 0.0
-        limit_c = self._measure.cooldown_c
-        if limit_c is not None and self._temperature_c() is None:
-            raise MeterError(
-                f"measure.cooldown_c={limit_c:g}: meter {self._plan.meters[0].name!r} tells no temperature; "
-                "use measure.cooldown_s"
-            )
-        begun = time.monotonic()
-        end = begun + max(rest_s, self._measure.cooldown_max_s)
-        span = Span(COOLDOWN, None, time.monotonic_ns())
-        while time.monotonic() < min(begun + rest_s, end) or (self._too_warm() and time.monotonic() < end):
-            if span not in self.seen.spans:
-                self.seen.spans.append(span)
-            self._show(span)
-            time.sleep(min(TICK_S, max(end - time.monotonic(), 0.0)))
-        span.end_ns = time.monotonic_ns()
-
-    def _too_warm(self) -> bool:
-        limit_c, now_c = self._measure.cooldown_c, self._temperature_c()
-        return limit_c is not None and now_c is not None and now_c > limit_c
-
-    def _temperature_c(self) -> float | None:
-        """Of the warmest device that trains."""
-        latest = self._monitor.latest()
-        known = [latest[name].temperature_c for name in self._measured_channels() if name in latest]
-        return max((celsius for celsius in known if celsius is not None), default=None)
-
-    def _baseline(self) -> None:
-        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen.
-
-        It is the last `baseline_s` seconds of a wait for steady power; what went before is the phase `settle`.
-        """
-        window_s = self._measure.baseline_s
-        if not (window_s and self._measured_channels()):
-            return
-        span = Span(IDLE, None, time.monotonic_ns())
-        self.seen.spans.append(span)
-        self._monitor.soon()
-        begun = time.monotonic()
-        end = begun + max(window_s, self._measure.baseline_max_s)
-        self._rest(span, begun + window_s)
-        while not (steady := self._is_steady(window_s)) and time.monotonic() < end:
-            self._rest(span, min(end, time.monotonic() + max(window_s / CHECKS, MIN_CHECK_S)))
-        if not steady:
-            self.seen.flags.add("idle_not_idle")
-        self._cut(span, window_s)
-        self._monitor.soon()
-
-    def _cut(self, span: Span, window_s: float) -> None:
-        """Ends the baseline now; what is older than the window becomes `settle`."""
-        span.end_ns = time.monotonic_ns()
-        start_ns = span.end_ns - round(window_s * 1e9)
-        if start_ns - span.start_ns > MIN_CHECK_S * 1e9:
-            settled = Span(SETTLE, None, span.start_ns, start_ns)
-            self.seen.spans.insert(self.seen.spans.index(span), settled)
-            span.start_ns = start_ns
-
-    def _rest(self, span: Span, until_s: float) -> None:
-        while (left := until_s - time.monotonic()) > 0:
-            self._show(span)
-            time.sleep(min(left, TICK_S))
-
-    def _is_steady(self, window_s: float) -> bool:
-        """Whether the power of every device that trains was steady in the last `window_s` seconds."""
-        end_ns, count = time.monotonic_ns(), parts_of(window_s)
-        edges = [end_ns - round(window_s * 1e9 * (count - i) / count) for i in range(count + 1)]
-        parts = list(pairwise(edges))
-        return all(is_steady([line.energy(*part).power_mean_w for part in parts]) for line in self._power_lines())
-
-    def _power_lines(self) -> list[Timeline]:
-        """Of each measured device its power sources where it has some: a counter's ticks look like unsteady power."""
-        lines = []
-        for session, sampler in zip(self.sessions, self._samplers, strict=True):
-            for channel in session.channels:
-                if channel.name in self._measured_channels():
-                    own = [source for source in session.sources if source.channel == channel.name]
-                    power = [source for source in own if source.quantity == "power_w"]
-                    lines.append(Timeline(channel, power or own, sampler.readings(channel.name)))
-        return lines
 
     def _experiment(self) -> Experiment:
         """What the workers are told: with `context_s` decided."""
@@ -405,7 +278,7 @@ class Supervisor:
                 _images_per_s(told[-1]) if told else None,
                 fraction,
                 _left_s(told, fraction),
-                self._temperature_c(),
+                self._quiet.temperature_c(),
             )
         )
 

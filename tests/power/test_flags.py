@@ -18,7 +18,7 @@ def test_the_page_explains_every_flag_and_no_other():
 
 
 def test_what_the_code_gives_has_a_name():
-    files = ["energybench/power/quality.py", "energybench/run/supervisor.py"]
+    files = ["energybench/power/quality.py", "energybench/run/supervisor.py", "energybench/run/quiet.py"]
     given = {flag for file in files for pair in GIVEN.findall((ROOT / file).read_text()) for flag in pair if flag}
     assert {"no_readings", "gaps", "few_updates", "idle_not_idle", "shared_host", "shared_card"} <= given
     summary = (ROOT / "energybench/power/condition_summary.py").read_text()
