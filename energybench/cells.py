@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -23,11 +22,12 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from energybench.errors import ConfigError, EnergybenchError
+from energybench.order import SWEEPER, install_sweeper, ordered
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 
 def extend_search_path(registry: Registry) -> None:
-    """Lets Hydra find the YAML files that plugins bring."""
+    """Lets Hydra find the YAML files that plugins bring, and our sweeper."""
+    install_sweeper()
     paths = list(registry.config_paths)
 
     class PluginConfigs(SearchPathPlugin):
@@ -116,7 +117,9 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = _directory(base, multirun, registry)
-        known = not multirun or base.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+        known = not multirun or base.hydra.sweeper.get("_target_") in (BASIC_SWEEPER, SWEEPER)
+        if multirun:
+            _check_order(arguments.overrides, base)
         lists = [list(arguments.overrides)]
         if multirun and known:
             lists = _expand(arguments.overrides, base)
@@ -183,11 +186,24 @@ def _is_sweep(text: str) -> bool:
 
 
 def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
-    """The overrides of every cell, as Hydra's basic sweeper makes them: its own parameters, then the command line."""
+    """The overrides of every cell, as the sweeper makes them: its own parameters, then the command line."""
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
-    return [cell for batch in BasicSweeper.split_arguments(parsed, None) for cell in batch]
+    return ordered(parsed, base.hydra.sweeper.get("shuffle"))
+
+
+def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
+    """Raises ConfigError where `sweep.shuffle` would be passed over."""
+    for text in overrides:
+        if text.startswith("sweep.") and _is_sweep(text):
+            raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
+    shuffle = OmegaConf.select(base, "sweep.shuffle")
+    if shuffle is not None and base.hydra.sweeper.get("_target_") != SWEEPER:
+        raise ConfigError(
+            f"sweep.shuffle={shuffle}: this sweeper orders its cells itself; use hydra/sweeper=ordered, "
+            "or sweep.shuffle=null"
+        )
 
 
 def translate(error: Exception, registry: Registry) -> EnergybenchError:

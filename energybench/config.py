@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from energybench.architecture import Network
 from energybench.errors import ConfigError, reason
+from energybench.power.flags import FLAGS
 from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
@@ -168,26 +169,80 @@ class Checkpoint:
         _require(every is None or every > 0, "checkpoint.every_epochs", every, "a whole number above 0, or null")
 
 
+LOCKS = ("refuse", "wait", "ignore")
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What is done around training so that its energy can be told.
 
     Attributes:
         baseline_s: seconds of idle measured before the worker starts; without a sensor there is nothing to measure.
+        baseline_max_s: seconds after which idle is taken as it is, where it does not become steady before; never less
+            than baseline_s.
+        context_s: seconds of idle measured when the network is on the devices, before the warm-up; null: on GPUs as
+            baseline_s, at most 2, else none.
+        cooldown_s: seconds of rest before each cell of a sweep but the first.
+        cooldown_c: the devices cool to this temperature, degrees Celsius, before any run; null: to none.
+        cooldown_max_s: longest rest for both, seconds; never less than cooldown_s.
+        lock: what to do where another run measures the same device: refuse | wait | ignore.
         warmup_steps: steps before the first measured one, which change no weight.
         validate: whether each epoch ends with a pass over the validation split.
         watchdog_s: seconds without a sign of life after which a worker counts as hung and is ended.
     """
 
     baseline_s: float = 5.0
+    baseline_max_s: float = 30.0
+    context_s: float | None = None
+    cooldown_s: float = 0.0
+    cooldown_c: float | None = None
+    cooldown_max_s: float = 600.0
+    lock: str = "refuse"
     warmup_steps: int = 5
     validate: bool = True
     watchdog_s: float = 300.0
 
     def __post_init__(self) -> None:
-        _require(self.baseline_s >= 0, "measure.baseline_s", self.baseline_s, "a number from 0")
+        for key in ("baseline_s", "baseline_max_s", "cooldown_s", "cooldown_max_s"):
+            _require(getattr(self, key) >= 0, f"measure.{key}", getattr(self, key), "a number from 0")
+        context_s, cooldown_c = self.context_s, self.cooldown_c
+        below_watchdog = context_s is None or 0 <= context_s < self.watchdog_s
+        _require(below_watchdog, "measure.context_s", context_s, "a number from 0, below measure.watchdog_s, or null")
+        _require(cooldown_c is None or cooldown_c > 0, "measure.cooldown_c", cooldown_c, "degrees Celsius, or null")
+        _require(self.lock in LOCKS, "measure.lock", self.lock, f"one of {', '.join(LOCKS)}")
         _require(self.warmup_steps >= 0, "measure.warmup_steps", self.warmup_steps, "a whole number from 0")
         _require(self.watchdog_s > 0, "measure.watchdog_s", self.watchdog_s, "a number above 0")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What becomes of a run whose result something speaks against (docs/quality.md).
+
+    Attributes:
+        strict: such a run fails; its numbers are kept.
+        ignore: flags that do not make it fail; they are recorded all the same.
+    """
+
+    strict: bool = False
+    ignore: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.ignore if name not in FLAGS]
+        _require(not unknown, "quality.ignore", self.ignore, f"names among {', '.join(FLAGS)}")
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a sweep's cells.
+
+    Attributes:
+        shuffle: a seed by which they are shuffled; null: as written.
+    """
+
+    shuffle: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.shuffle is None or self.shuffle >= 0, "sweep.shuffle", self.shuffle, "a whole number, or null")
 
 
 @dataclass(frozen=True)
@@ -213,7 +268,7 @@ class Experiment:
         batch: samples a step, in all over the devices.
         seed: of weights, order of samples and augmentation.
         precision: fp32 | tf32 | bf16 | fp16; an engine may lack some.
-        training, budget, measure, checkpoint, tracking: see their classes.
+        training, budget, measure, quality, sweep, checkpoint, tracking: see their classes.
     """
 
     model: Part
@@ -227,6 +282,8 @@ class Experiment:
     training: Training
     budget: Budget
     measure: Measurement
+    quality: Quality
+    sweep: Order
     checkpoint: Checkpoint
     tracking: Tracking
 
@@ -247,6 +304,8 @@ SECTIONS: dict[str, Any] = {
     "training": Training,
     "budget": Budget,
     "measure": Measurement,
+    "quality": Quality,
+    "sweep": Order,
     "checkpoint": Checkpoint,
     "tracking": Tracking,
 }

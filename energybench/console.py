@@ -32,6 +32,8 @@ def moment_line(label: str, moment: Moment) -> str:
     parts = [label, moment.phase if moment.epoch is None else f"{moment.phase} {moment.epoch}"]
     if moment.power_w is not None:
         parts.append(f"{moment.power_w:,.1f} W")
+    if moment.temperature_c is not None:
+        parts.append(f"{moment.temperature_c:.0f} °C")
     if moment.images_per_s is not None:
         parts.append(f"{moment.images_per_s:,.0f} images/s")
     if moment.fraction > 0:

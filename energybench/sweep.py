@@ -46,11 +46,13 @@ class Sweep:
         sweep_id: unique for ever.
         name: readable.
         tracking_run_id: the tracker's parent run; None where there is none.
+        cells: the overrides of every cell, in the order in which they run; empty where the sweeper chooses as it goes.
     """
 
     sweep_id: str
     name: str
     tracking_run_id: str | None
+    cells: tuple[tuple[str, ...], ...] = ()
 
     def write(self, directory: Path) -> None:
         """Into `directory`."""
@@ -132,7 +134,8 @@ def _never_in_the_way(directory: Path) -> Iterator[None]:
 
 def _begin(command: Command, options: Tracking) -> Sweep:
     """The sweep exists on disk, and in the tracker its parent run, before the first cell."""
-    sweep = Sweep(new_id(), _sweep_name(command), None)
+    cells = tuple(cell.overrides for cell in command.cells) if command.known else ()
+    sweep = Sweep(new_id(), _sweep_name(command), None, cells)
     if options.name != "none":
         with _never_in_the_way(command.directory):
             parent = _connected(options).begin_sweep(sweep.sweep_id, sweep.name)
@@ -224,6 +227,7 @@ def _place(config: DictConfig, sweep: Sweep | None) -> Place:
     return Place(
         directory=Path(hydra.runtime.output_dir),
         name=tracking.run_name(_plain(config), overrides),
+        follows=sweep is not None and hydra.job.num > 0,
         overrides=overrides,
         sweep_id=sweep.sweep_id if sweep else None,
         sweep_name=sweep.name if sweep else None,

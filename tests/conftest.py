@@ -12,6 +12,14 @@ FAKES = Path(__file__).parent / "fakes"
 sys.path.append(str(FAKES))  # so that tests can import what a fake declares
 
 
+@pytest.fixture(autouse=True)
+def locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of locks of its own for each test: the fakes' cards have the same UUIDs in all of them."""
+    folder = tmp_path_factory.mktemp("locks")
+    monkeypatch.setenv("ENERGYBENCH_LOCKS", str(folder))
+    return folder
+
+
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `standin` and `scripted` known by ENERGYBENCH_PLUGINS; plugins of its own a test puts into the variable."""

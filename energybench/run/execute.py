@@ -10,13 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from energybench.config import Experiment
+from energybench.config import Experiment, Quality
 from energybench.errors import reason
+from energybench.power.condition_summary import Summary, Times, summarise
+from energybench.power.condition_summary import flags as condition_flags
 from energybench.power.meter import Reading, Session
+from energybench.power.monitor import Observed
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
-from energybench.run.metrics import TRAIN, epochs, in_scope, metrics
+from energybench.run.metrics import IDLE, TRAIN, epochs, in_scope, metrics
+from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
 from energybench.run.result import (
@@ -29,7 +33,7 @@ from energybench.run.result import (
     Result,
     Status,
 )
-from energybench.run.supervisor import Observation, Span, Supervisor, View
+from energybench.run.supervisor import Supervisor, View
 from energybench.tracking.store import redact
 
 
@@ -40,6 +44,7 @@ class Place:
     Attributes:
         directory: where its files go.
         name: what the run is called: 'lenet batch=64'.
+        follows: whether another cell of its sweep ran before it.
         overrides: the command line's overrides.
         sweep_id: of the sweep it is a cell of, or None.
         sweep_name: readable name of the sweep, or None.
@@ -48,6 +53,7 @@ class Place:
 
     directory: Path
     name: str = "run"
+    follows: bool = False
     overrides: tuple[str, ...] = ()
     sweep_id: str | None = None
     sweep_name: str | None = None
@@ -66,7 +72,7 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
     """
     _clear(place.directory)
     run_id, started_at = run_id or new_id(), _now()
-    supervisor = Supervisor(plan, place.directory, view)
+    supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows)
     try:
         try:
             supervisor.run()
@@ -120,17 +126,21 @@ def _result(
     phases = _phases(seen, timelines(sessions, seen.readings))
     kinds = {channel.name: channel.kind for channel in channels}
     scope = in_scope(kinds, plan.scope)
+    summaries = _summaries(seen, phases)
+    tags = _tags(plan, phases, sessions, scope, _found(plan, seen, summaries, scope))
+    failure = seen.failure or _quality_failure(plan.experiment.quality, tags["quality"])
     return Result(
         run_id=run_id,
-        status=_status(seen.failure),
-        failure=seen.failure,
+        status=_status(failure),
+        failure=failure,
         config=_public(plan.experiment),
         started_at=started_at,
         ended_at=_now(),
         phases=phases,
-        metrics=_metrics(plan, seen, phases, scope, list(kinds)),
+        metrics=_metrics(plan, seen, phases, scope, list(kinds)) | _condition_metrics(summaries),
         epochs=epochs(phases, scope),
-        tags=_tags(plan, phases, sessions, scope),
+        tags=tags,
+        conditions={name: summary.to_json() for name, summary in summaries.items()},
         provenance=provenance(plan.boards, sessions, seen.environment),
         overrides=place.overrides,
         sweep_id=place.sweep_id,
@@ -216,7 +226,48 @@ def _together(parts: Sequence[ChannelEnergy]) -> ChannelEnergy:
     return replace(worst, energy_j=None if missing else worst.energy_j, readings=sum(part.readings for part in parts))
 
 
-def _tags(plan: Plan, phases: Sequence[Phase], sessions: Sequence[Session], scope: Sequence[str]) -> dict[str, str]:
+def _summaries(seen: Observation, phases: Sequence[Phase]) -> dict[str, Summary]:
+    """Channel -> its conditions, for the channels whose session told any."""
+    idle = next(((phase.start_ns, phase.end_ns) for phase in phases if phase.name == IDLE), None)
+    trained = [(phase.start_ns, phase.end_ns) for phase in phases if phase.name == TRAIN]
+    times = Times(idle, trained, None if seen.workers_ns is None else (seen.workers_ns, seen.end_ns))
+    by_channel: dict[str, list[Observed]] = {}
+    for one in seen.observed:
+        by_channel.setdefault(one.condition.channel, []).append(one)
+    return {name: summarise(observed, times) for name, observed in by_channel.items()}
+
+
+def _found(plan: Plan, seen: Observation, summaries: Mapping[str, Summary], scope: Sequence[str]) -> set[str]:
+    """The flags beside those of the readings."""
+    cooldown_c = plan.experiment.measure.cooldown_c
+    told = [condition_flags(summaries[name], cooldown_c) for name in scope if name in summaries]
+    return seen.flags.union(*told)
+
+
+def _quality_failure(quality: Quality, tag: str) -> Failure | None:
+    """What `quality.strict` makes of flags."""
+    speaking = [flag for flag in tag.split(",") if flag != "ok" and flag not in quality.ignore]
+    if not (quality.strict and speaking):
+        return None
+    listed = ",".join(speaking)
+    return Failure("quality", f"quality.strict: {listed} (docs/quality.md); to let it pass: quality.ignore=[{listed}]")
+
+
+def _condition_metrics(summaries: Mapping[str, Summary]) -> dict[str, float]:
+    """Temperatures, clocks, limits and slowdowns under the names of the summary, a channel each."""
+    found: dict[str, float] = {}
+    for channel, summary in summaries.items():
+        told = summary.to_json()
+        slowdowns = told.pop("slowdowns", {})
+        told |= {f"slowdown_{reason}": share for reason, share in slowdowns.items()}
+        numbers = {key: value for key, value in told.items() if isinstance(value, int | float) and value is not True}
+        found |= {f"{key}.{channel}": float(value) for key, value in numbers.items() if value is not False}
+    return found
+
+
+def _tags(
+    plan: Plan, phases: Sequence[Phase], sessions: Sequence[Session], scope: Sequence[str], beside: set[str]
+) -> dict[str, str]:
     channels = [channel for session in sessions for channel in session.channels if channel.name in scope]
     estimated = [channel.origin for channel in channels if channel.estimated]
     trained = [phase for phase in phases if phase.name == TRAIN]
@@ -226,7 +277,7 @@ def _tags(plan: Plan, phases: Sequence[Phase], sessions: Sequence[Session], scop
         "energy_scope": plan.scope,
         "meter": plan.meters[0].name,
         "engine": plan.experiment.engine.name,
-        "quality": ",".join(found) or "ok",
+        "quality": ",".join(sorted(beside.union(found))) or "ok",
         "device": plan.devices[0].name,
         "generation": plan.devices[0].generation,
     }

@@ -12,6 +12,7 @@ from energybench.run.result import Phase
 TRAIN = "train"
 VALIDATE = "validate"
 IDLE = "idle"
+CONTEXT = "context"
 COVERAGE_FACTOR = 2
 """k of an expanded uncertainty, about 95 % (GUM 6.2)."""
 
@@ -143,12 +144,13 @@ def _training(
     energy_j, time_s, images = found["energy_j"], found["time_s"], found["images"]
     for name in channels:
         found[f"energy_j.{name}"] = total(trained, [name]).energy_j
-    idle_w = _idle_w(phases, scope)
-    found["power_idle_w"] = idle_w
     if not total(trained, scope).whole:
         energy_j = None
-    if energy_j is not None and idle_w is not None and time_s is not None:
-        found["energy_above_idle_j"] = energy_j - idle_w * time_s
+    for name in (IDLE, CONTEXT):
+        resting_w = _mean_w(name, phases, scope)
+        found[f"power_{name}_w"] = resting_w
+        if energy_j is not None and resting_w is not None and time_s is not None:
+            found[f"energy_above_{name}_j"] = energy_j - resting_w * time_s
     found["edp_js"] = energy_j * time_s if energy_j is not None and time_s is not None else None
     if flops_per_image is not None and images is not None:
         gflop = flops_per_image * images / 1e9
@@ -159,9 +161,10 @@ def _training(
     return found
 
 
-def _idle_w(phases: Iterable[Phase], scope: Sequence[str]) -> float | None:
-    idle = [phase for phase in phases if phase.name == IDLE]
-    return total(idle, scope).mean_w if idle else None
+def _mean_w(name: str, phases: Iterable[Phase], scope: Sequence[str]) -> float | None:
+    """Mean power of the phases of this name."""
+    chosen = [phase for phase in phases if phase.name == name]
+    return total(chosen, scope).mean_w if chosen else None
 
 
 def _accuracy(phases: Sequence[Phase]) -> dict[str, float | None]:

@@ -57,7 +57,7 @@ class ChannelEnergy:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a run: `idle`, `load`, `warmup`, `train`, `validate`, ...
+    """One phase of a run: `cooldown`, `settle`, `idle`, `load`, `context`, `warmup`, `train`, `validate`, ...
 
     Attributes:
         name: the phase.
@@ -88,7 +88,8 @@ class Failure:
     """Why a run did not finish.
 
     Attributes:
-        kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "config", ...
+        kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
+            "quality", "config", ...
         message: one line for the user: what happened and what to do.
     """
 
@@ -111,6 +112,7 @@ class Result:
         metrics: contract names -> values; a value that does not exist is absent.
         epochs: one mapping a completed epoch: "epoch" and its metrics, for series.
         tags: energy_source, energy_scope, meter, engine, quality, tdp_source, ...
+        conditions: channel -> temperature, clocks, limits and what else was told of the card; what was not is absent.
         provenance: channels, devices, packages, driver, CPU, git commit.
         overrides: the command line's overrides of this run, as given ("batch=128").
         sweep_id: identifies the sweep the run belongs to, or None.
@@ -128,6 +130,7 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     epochs: tuple[dict[str, float], ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     sweep_id: str | None = None

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from energybench.config import Experiment
+from energybench.devices import CPU
 from energybench.errors import EnergybenchError, MeterError
-from energybench.power.meter import Reading, Session
+from energybench.power.lock import BusyError, Lock
+from energybench.power.meter import Session
+from energybench.power.monitor import Monitor
 from energybench.power.sampler import Sampler
 from energybench.run import workers
 from energybench.run.events import Event
-from energybench.run.metrics import IDLE, TRAIN
+from energybench.run.metrics import TRAIN
+from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
+from energybench.run.quiet import Quiet, locked
 from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
+
+CONTEXT_S = 2.0
+"""Longest idle with a context, unless configured."""
 
 TICK_S = 0.5
 """Between two looks at a run. Each wakes the supervisor, and on a CPU that trains takes a core from it for a moment."""
@@ -38,6 +48,7 @@ class Moment:
         images_per_s: throughput of the phase so far, None outside training.
         fraction: share of the budget that is spent, 0 to 1.
         left_s: seconds of training left, None before it can be told.
+        temperature_c: of the warmest device that trains, None where it is not told.
     """
 
     phase: str
@@ -46,6 +57,7 @@ class Moment:
     images_per_s: float | None
     fraction: float
     left_s: float | None
+    temperature_c: float | None = None
 
 
 class View(Protocol):
@@ -55,56 +67,34 @@ class View(Protocol):
         """Called a few times a second."""
 
 
-@dataclass
-class Span:
-    """A phase as told by one worker or by the supervisor itself.
-
-    Attributes:
-        name, epoch, values, rank: as in its events.
-        start_ns: when it began.
-        end_ns: when it ended; None while it runs.
-        told_ns: time of the last event about it.
-    """
-
-    name: str
-    epoch: int | None
-    start_ns: int
-    end_ns: int | None = None
-    values: dict[str, float] = field(default_factory=dict)
-    rank: int = 0
-    told_ns: int = 0
-
-
-@dataclass
-class Observation:
-    """All that was seen of a run: what a Result is made of.
-
-    `training_flops` are of one sample, counted by the engine; None where the description tells, or nobody can.
-    """
-
-    spans: list[Span] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-    memory_bytes: float | None = None
-    training_flops: int | None = None
-    failure: Failure | None = None
-    end_ns: int = 0
-
-
 class Supervisor:
-    """Runs one plan in one directory."""
+    """Runs one plan in one directory.
 
-    def __init__(self, plan: Plan, directory: Path, view: View) -> None:
+    Args:
+        plan: what to run.
+        directory: for the worker's files.
+        view: shows it.
+        name: what the run is called.
+        follows: whether another cell of the sweep ran before it.
+    """
+
+    def __init__(self, plan: Plan, directory: Path, view: View, *, name: str = "run", follows: bool = False) -> None:
         self._plan = plan
         self._directory = directory
         self._view = view
+        self._name = name
+        self._follows = follows
+        self._measure = plan.experiment.measure
+        self._monitor = Monitor([], self._owns)
+        self.sessions: list[Session] = []
+        self.seen = Observation()
         self._samplers: list[Sampler] = []
+        self._quiet = self._made_quiet()
+        self._shared: Lock | None = None
         self._workers: list[Worker] = []
         self._done: set[int] = set()
         self._heard_ns = 0
         self._oom_kills = _oom_kills()
-        self.sessions: list[Session] = []
-        self.seen = Observation()
 
     def run(self) -> Observation:
         """Measures the baseline and the workers; always returns what was seen, a failure included."""
@@ -112,10 +102,13 @@ class Supervisor:
             stack.callback(self._collect)
             try:
                 self._open(stack)
-                self._baseline()
+                self._quiet.cool(self._plan.meters[0].name, follows=self._follows)
+                self._quiet.baseline()
                 self._train(stack)
             except KeyboardInterrupt:
                 self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
+            except BusyError as error:
+                self.seen.failure = Failure("busy", str(error))
             except EnergybenchError as error:
                 self.seen.failure = Failure("meter" if isinstance(error, MeterError) else "error", str(error))
             finally:
@@ -124,45 +117,88 @@ class Supervisor:
         return self.seen
 
     def _open(self, stack: ExitStack) -> None:
-        for named in self._plan.meters:
-            boards = self._plan.boards
-            session = named.meter.open([board for board in boards if named.meter.covers(board)])
-            self.sessions.append(session)
+        """Opens the meters, has the devices to itself, and begins to read them."""
+        try:
+            for named in self._plan.meters:
+                boards = [board for board in self._plan.boards if named.meter.covers(board)]
+                self.sessions.append(named.meter.open(boards))
+            self._lock(stack)
+        except BaseException:
+            for session in self.sessions:
+                session.close()
+            raise
+        for session in self.sessions:
             sampler = Sampler(session)  # closes the session when it stops
             stack.callback(sampler.stop)
             sampler.start()
             self._samplers.append(sampler)
+        self._monitor = Monitor(self.sessions, self._owns)
+        stack.callback(self._monitor.stop)
+        self._monitor.start()
+        self._quiet = self._made_quiet()
+
+    def _made_quiet(self) -> Quiet:
+        return Quiet(
+            self._measure,
+            self._measured_channels(),
+            self.sessions,
+            self._samplers,
+            self._monitor,
+            self.seen,
+            self._show,
+        )
+
+    def _lock(self, stack: ExitStack) -> None:
+        """A card is one run's. So is a CPU that is measured; runs that estimate its power only learn of each other."""
+        shared, waits = self._plan.scope == CPU and not self._measured_channels(), self._measure.lock == "wait"
+        for key in sorted(board.uuid for board in self._plan.boards):
+            try:
+                lock = locked(key, self._name, shared=shared, waiting=self._show_waiting if waits else None)
+            except MeterError as error:
+                if self._measure.lock != "ignore":
+                    raise
+                if isinstance(error, BusyError):
+                    self.seen.flags.add("shared_host" if self._plan.scope == CPU else "shared_card")
+                continue
+            stack.callback(lock.release)
+            self._shared = lock if shared else None
+
+    def _show_waiting(self, words: str) -> None:
+        self._view.update(Moment(f"waiting: {words}", None, None, None, 0.0, None))
+
+    def _measured_channels(self) -> list[str]:
+        """Names of the channels of the devices that train, without those that are estimated."""
+        channels = [channel for session in self.sessions for channel in session.channels]
+        return [channel.name for channel in channels if channel.kind == self._plan.scope and not channel.estimated]
+
+    def _owns(self, pid: int) -> bool:
+        """Each worker leads a session, to which all that it starts belongs."""
+        try:
+            return os.getsid(pid) in [worker.process.pid for worker in self._workers]
+        except OSError:
+            return False
 
     def _collect(self) -> None:
+        self.seen.observed = self._monitor.observed()
         for sampler in self._samplers:
             self.seen.readings.extend(sampler.readings())
 
-    def _baseline(self) -> None:
-        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen."""
-        seconds = self._plan.experiment.measure.baseline_s
-        measured = any(
-            channel.kind == self._plan.scope and not channel.estimated
-            for session in self.sessions
-            for channel in session.channels
-        )
-        if not (seconds and measured):
-            return
-        span = Span(IDLE, None, time.monotonic_ns())
-        self.seen.spans.append(span)
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._show(span)
-            time.sleep(min(left, TICK_S))
-        span.end_ns = time.monotonic_ns()
+    def _experiment(self) -> Experiment:
+        """What the workers are told: with `context_s` decided."""
+        context_s = self._measure.context_s
+        if context_s is None:
+            measured_gpus = self._plan.scope != CPU and self._measured_channels()
+            context_s = min(self._measure.baseline_s, CONTEXT_S) if measured_gpus else 0.0
+        return replace(self._plan.experiment, measure=replace(self._measure, context_s=context_s))
 
     def _train(self, stack: ExitStack) -> None:
         groups = self._plan.engine.workers(self._plan.devices)
         self._heard_ns = time.monotonic_ns()
+        experiment = self._experiment()
+        self.seen.workers_ns = time.monotonic_ns()
         log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
         for rank, devices in enumerate(groups):
-            assignment = Assignment(
-                self._plan.experiment, tuple(devices), rank, len(groups), str(self._directory.absolute())
-            )
+            assignment = Assignment(experiment, tuple(devices), rank, len(groups), str(self._directory.absolute()))
             environment = self._plan.engine.environment(devices)
             self._workers.append(workers.start(assignment, self._directory, environment))
         for item in workers.follow(self._workers, TICK_S):
@@ -181,6 +217,8 @@ class Supervisor:
 
     def _on_event(self, rank: int, event: Event) -> None:
         self._heard_ns = time.monotonic_ns()
+        if event.kind in ("started", "ended"):
+            self._monitor.soon()
         if event.kind == "started":
             self.seen.spans.append(Span(event.phase, event.epoch, event.time_ns, rank=rank))
         elif event.kind in ("progress", "ended"):
@@ -216,7 +254,9 @@ class Supervisor:
         return (time.monotonic_ns() - self._heard_ns) / 1e9
 
     def _watch(self) -> None:
-        limit_s = self._plan.experiment.measure.watchdog_s
+        if self._shared is not None and not self._shared.alone():
+            self.seen.flags.add("shared_host")
+        limit_s = self._measure.watchdog_s
         span = self.seen.spans[-1] if self.seen.spans else None
         if self._silent_s() > limit_s:
             where = f" in phase {span.name}" if span else ""
@@ -238,6 +278,7 @@ class Supervisor:
                 _images_per_s(told[-1]) if told else None,
                 fraction,
                 _left_s(told, fraction),
+                self._quiet.temperature_c(),
             )
         )
 

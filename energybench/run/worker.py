@@ -29,6 +29,7 @@ from energybench.registry import Registry
 from energybench.run import checkpoint
 from energybench.run.engine import Task, Trainer
 from energybench.run.events import EventWriter
+from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
 
 PROGRESS_PERIOD_S = 1.0
@@ -143,6 +144,7 @@ class Loop:
     def run(self) -> dict[str, float]:
         """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
         trainer, dataset = self._load()
+        self._rest()
         self._warm_up(trainer, dataset)
         while not self._spent():
             self._epoch += 1
@@ -202,6 +204,13 @@ class Loop:
 
     def _validates(self) -> bool:
         return self._experiment.measure.validate and self._info.validation_images > 0
+
+    def _rest(self) -> None:
+        """Idle with everything on the devices: what the context alone draws."""
+        if seconds := self._experiment.measure.context_s:
+            self._events.emit("started", CONTEXT)
+            time.sleep(seconds)
+            self._events.emit("ended", CONTEXT)
 
     def _warm_up(self, trainer: Trainer, dataset: Dataset) -> None:
         steps = self._experiment.measure.warmup_steps

@@ -38,21 +38,27 @@ typedef struct { int there; double update, phase, latency, gain, offset, start, 
 typedef struct {
     int there; double update, phase, latency, window, gain, offset; int count, monotonic; double clock_offset, drift;
 } Buffer;
-typedef struct { unsigned pid; unsigned long long bytes; } Process;
+typedef struct { unsigned pid; unsigned long long bytes; int graphics; } Process;
+
+/* What a card says of itself, from a time on. */
+typedef struct {
+    double from;
+    unsigned limit, temperature, sm_mhz, mem_mhz, utilization, mem_utilization, pstate;
+    unsigned long long reasons, used;
+    int processes; Process *process;
+} State;
 
 typedef struct {
     char name[TEXT], uuid[TEXT], pci[32];
     int major, minor, architecture;
-    unsigned long long memory, used;
-    unsigned limit, default_limit, min_limit, max_limit;
-    unsigned temperature, sm_mhz, mem_mhz, max_sm_mhz, max_mem_mhz, utilization, mem_utilization, pstate, persistence;
-    unsigned long long reasons;
+    unsigned long long memory;
+    unsigned default_limit, min_limit, max_limit, max_sm_mhz, max_mem_mhz, persistence;
     int mig;
+    int states; State *state;
     int parts; Part *part;
     int resets; double *reset;
     int failures; Failure *failure;
     int losses; Span *loss;
-    int processes; Process *process;
     Counter counter;
     Sensor usage, instant, average;
     Buffer buffer;
@@ -278,12 +284,20 @@ static void parse_buffer(Buffer *b, char *rest) {
     b->monotonic = (int)number(&rest), b->clock_offset = number(&rest), b->drift = number(&rest);
 }
 
-static void parse_state(Card *c, char *rest) {
-    c->temperature = (unsigned)number(&rest), c->sm_mhz = (unsigned)number(&rest), c->mem_mhz = (unsigned)number(&rest);
-    c->max_sm_mhz = (unsigned)number(&rest), c->max_mem_mhz = (unsigned)number(&rest);
-    c->reasons = (unsigned long long)number(&rest), c->utilization = (unsigned)number(&rest);
-    c->mem_utilization = (unsigned)number(&rest), c->pstate = (unsigned)number(&rest);
-    c->persistence = (unsigned)number(&rest), c->mig = (int)number(&rest);
+static void parse_state(State *s, char *rest) {
+    s->from = number(&rest), s->limit = (unsigned)number(&rest), s->temperature = (unsigned)number(&rest);
+    s->sm_mhz = (unsigned)number(&rest), s->mem_mhz = (unsigned)number(&rest);
+    s->utilization = (unsigned)number(&rest), s->mem_utilization = (unsigned)number(&rest);
+    s->pstate = (unsigned)number(&rest), s->reasons = (unsigned long long)number(&rest);
+    s->used = (unsigned long long)number(&rest), s->processes = 0, s->process = NULL;
+}
+
+static int parse_process(Card *c, char *rest, int graphics) {
+    if (!c->states) return 0;
+    State *s = &c->state[c->states - 1];
+    Process *p = APPEND(s->process, s->processes);
+    p->pid = (unsigned)number(&rest), p->bytes = (unsigned long long)number(&rest), p->graphics = graphics;
+    return 1;
 }
 
 static void parse_failure(Failure *f, char *rest) {
@@ -319,16 +333,16 @@ static int parse_card(Card *c, const char *key, char *rest) {
     else if (!strcmp(key, "pci")) text(c->pci, sizeof c->pci, rest);
     else if (!strcmp(key, "capability")) c->major = (int)number(&rest), c->minor = (int)number(&rest);
     else if (!strcmp(key, "architecture")) c->architecture = (int)number(&rest);
-    else if (!strcmp(key, "memory")) {
-        c->memory = (unsigned long long)number(&rest), c->used = (unsigned long long)number(&rest);
-    } else if (!strcmp(key, "limit_mw")) {
-        c->limit = (unsigned)number(&rest), c->default_limit = (unsigned)number(&rest);
+    else if (!strcmp(key, "memory")) c->memory = (unsigned long long)number(&rest);
+    else if (!strcmp(key, "limits_mw")) {
+        c->default_limit = (unsigned)number(&rest);
         c->min_limit = (unsigned)number(&rest), c->max_limit = (unsigned)number(&rest);
-    } else if (!strcmp(key, "state")) parse_state(c, rest);
-    else if (!strcmp(key, "process")) {
-        Process *p = APPEND(c->process, c->processes);
-        p->pid = (unsigned)number(&rest), p->bytes = (unsigned long long)number(&rest);
-    } else if (!strcmp(key, "part")) parse_part(c, rest);
+    } else if (!strcmp(key, "max_mhz")) c->max_sm_mhz = (unsigned)number(&rest), c->max_mem_mhz = (unsigned)number(&rest);
+    else if (!strcmp(key, "modes")) c->persistence = (unsigned)number(&rest), c->mig = (int)number(&rest);
+    else if (!strcmp(key, "state")) parse_state(APPEND(c->state, c->states), rest);
+    else if (!strcmp(key, "process")) return parse_process(c, rest, 0);
+    else if (!strcmp(key, "graphics_process")) return parse_process(c, rest, 1);
+    else if (!strcmp(key, "part")) parse_part(c, rest);
     else if (!strcmp(key, "counter")) parse_counter(&c->counter, rest);
     else if (!strcmp(key, "reset")) *APPEND(c->reset, c->resets) = number(&rest);
     else if (!strcmp(key, "usage")) parse_sensor(&c->usage, rest);
@@ -406,6 +420,14 @@ static int enter_card(const char *function, void *device, Card **card) {
     for (int i = 0; i < (*card)->losses; i++)
         if (inside((*card)->loss[i], t)) return GPU_IS_LOST;
     return planned((*card)->failure, (*card)->failures, function, t);
+}
+
+/* The card's state now; the first holds from ever on. */
+static const State *state(const Card *c) {
+    double t = now_s();
+    int i = c->states - 1;
+    while (i > 0 && c->state[i].from > t) i--;
+    return &c->state[i];
 }
 
 #define API __attribute__((visibility("default")))
@@ -593,7 +615,8 @@ typedef struct { unsigned version; unsigned long long total, reserved, free, use
 API int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
     CARD();
     NEED(memory);
-    *memory = (Memory){card->memory, card->memory - card->used, card->used};
+    unsigned long long used = state(card)->used;
+    *memory = (Memory){card->memory, card->memory - used, used};
     return SUCCESS;
 }
 
@@ -601,7 +624,8 @@ API int nvmlDeviceGetMemoryInfo_v2(void *device, MemoryV2 *memory) {
     CARD();
     NEED(memory);
     if (memory->version != (sizeof *memory | 2u << 24)) return VERSION_MISMATCH;
-    *memory = (MemoryV2){memory->version, card->memory, 0, card->memory - card->used, card->used};
+    unsigned long long used = state(card)->used;
+    *memory = (MemoryV2){memory->version, card->memory, 0, card->memory - used, used};
     return SUCCESS;
 }
 
@@ -610,7 +634,7 @@ API int nvmlDeviceGetMemoryInfo_v2(void *device, MemoryV2 *memory) {
 API int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *celsius) {
     CARD();
     NEED(celsius && sensor == 0);
-    *celsius = card->temperature;
+    *celsius = state(card)->temperature;
     return SUCCESS;
 }
 
@@ -620,14 +644,14 @@ API int nvmlDeviceGetTemperatureV(void *device, Temperature *temperature) {
     CARD();
     NEED(temperature && temperature->sensor == 0);
     if (temperature->version != (sizeof *temperature | 1u << 24)) return VERSION_MISMATCH;
-    temperature->celsius = (int)card->temperature;
+    temperature->celsius = (int)state(card)->temperature;
     return SUCCESS;
 }
 
 API int nvmlDeviceGetClockInfo(void *device, unsigned type, unsigned *mhz) {
     CARD();
     NEED(mhz && type < 4);
-    *mhz = type == 2 ? card->mem_mhz : card->sm_mhz;
+    *mhz = type == 2 ? state(card)->mem_mhz : state(card)->sm_mhz;
     return SUCCESS;
 }
 
@@ -641,7 +665,7 @@ API int nvmlDeviceGetMaxClockInfo(void *device, unsigned type, unsigned *mhz) {
 API int nvmlDeviceGetCurrentClocksEventReasons(void *device, unsigned long long *reasons) {
     CARD();
     NEED(reasons);
-    *reasons = card->reasons;
+    *reasons = state(card)->reasons;
     return SUCCESS;
 }
 
@@ -652,14 +676,14 @@ API int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long lo
 API int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *mw) {
     CARD();
     NEED(mw);
-    *mw = card->limit;
+    *mw = state(card)->limit;
     return SUCCESS;
 }
 
 API int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *mw) {
     CARD();
     NEED(mw);
-    *mw = card->limit;
+    *mw = state(card)->limit;
     return SUCCESS;
 }
 
@@ -680,24 +704,42 @@ API int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *min
 API int nvmlDeviceGetUtilizationRates(void *device, unsigned rates[2]) {
     CARD();
     NEED(rates);
-    rates[0] = card->utilization, rates[1] = card->mem_utilization;
+    rates[0] = state(card)->utilization, rates[1] = state(card)->mem_utilization;
     return SUCCESS;
 }
 
 typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
+/* Without room for all: how many there are. */
+static int running(const State *s, int graphics, unsigned *count, ProcessInfo *infos) {
+    unsigned room = *count, there = 0;
+    for (int i = 0; i < s->processes; i++) {
+        if (s->process[i].graphics != graphics) continue;
+        if (infos && there < room) infos[there] = (ProcessInfo){s->process[i].pid, s->process[i].bytes, ~0u, ~0u};
+        there++;
+    }
+    *count = there;
+    return room < there || (there && !infos) ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
 API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, ProcessInfo *infos) {
     CARD();
     NEED(count);
-    unsigned room = *count, there = (unsigned)card->processes;
-    *count = there;
-    if (room < there || (there && !infos)) return INSUFFICIENT_SIZE;
-    for (unsigned i = 0; i < there; i++) infos[i] = (ProcessInfo){card->process[i].pid, card->process[i].bytes, ~0u, ~0u};
-    return SUCCESS;
+    return running(state(card), 0, count, infos);
 }
 
 API int nvmlDeviceGetComputeRunningProcesses_v2(void *device, unsigned *count, ProcessInfo *infos) {
     return nvmlDeviceGetComputeRunningProcesses_v3(device, count, infos);
+}
+
+API int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, ProcessInfo *infos) {
+    CARD();
+    NEED(count);
+    return running(state(card), 1, count, infos);
+}
+
+API int nvmlDeviceGetGraphicsRunningProcesses_v2(void *device, unsigned *count, ProcessInfo *infos) {
+    return nvmlDeviceGetGraphicsRunningProcesses_v3(device, count, infos);
 }
 
 API int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
@@ -715,14 +757,14 @@ API int nvmlDeviceGetPersistenceMode(void *device, unsigned *mode) {
     return SUCCESS;
 }
 
-API int nvmlDeviceGetPerformanceState(void *device, unsigned *state) {
+API int nvmlDeviceGetPerformanceState(void *device, unsigned *pstate) {
     CARD();
-    NEED(state);
-    *state = card->pstate;
+    NEED(pstate);
+    *pstate = state(card)->pstate;
     return SUCCESS;
 }
 
-API int nvmlDeviceGetPowerState(void *device, unsigned *state) { return nvmlDeviceGetPerformanceState(device, state); }
+API int nvmlDeviceGetPowerState(void *device, unsigned *pstate) { return nvmlDeviceGetPerformanceState(device, pstate); }
 
 /* ---- NVML: power ---- */
 

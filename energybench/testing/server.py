@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from energybench.power.trace import realtime_offset_ns
 from energybench.testing.curves import Curve, constant
@@ -19,6 +20,22 @@ NOT_SUPPORTED = 3
 TIMEOUT = 10
 GPU_IS_LOST = 15
 UNKNOWN = 999
+
+
+CHANGING = (
+    "limit_w",
+    "temperature_c",
+    "sm_mhz",
+    "memory_mhz",
+    "utilization",
+    "memory_utilization",
+    "performance_state",
+    "event_reasons",
+    "used_bytes",
+    "processes",
+    "graphics_processes",
+)
+"""The fields of a Card that may change in time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,8 @@ class Card:
         buffer: nvmlDeviceGetSamples(NVML_TOTAL_POWER_SAMPLES).
         failures: functions that fail for a while.
         lost: (from, to) seconds; every call on the card answers "GPU is lost".
-        processes: (process id, bytes) of what runs on it.
+        processes: (process id, bytes) of what computes on it.
+        graphics_processes: likewise, of what draws on it.
         limit_w, default_limit_w, min_limit_w, max_limit_w: power limit in force, and its bounds.
         temperature_c: degrees Celsius.
         sm_mhz, memory_mhz, max_sm_mhz, max_memory_mhz: clocks.
@@ -69,6 +87,8 @@ class Card:
         performance_state: 0 is the fastest.
         persistence: persistence mode.
         mig: multi-instance mode; None: not supported.
+        changes: (seconds since the start, {field: value}), in the order of time: from then on the field has that value.
+            The fields are those of `CHANGING`.
     """
 
     name: str = "Fake GPU"
@@ -87,6 +107,7 @@ class Card:
     failures: tuple[Failure, ...] = ()
     lost: tuple[tuple[float, float], ...] = ()
     processes: tuple[tuple[int, int], ...] = ()
+    graphics_processes: tuple[tuple[int, int], ...] = ()
     limit_w: float = 250.0
     default_limit_w: float = 250.0
     min_limit_w: float = 125.0
@@ -102,10 +123,18 @@ class Card:
     performance_state: int = 0
     persistence: bool = True
     mig: bool | None = None
+    changes: tuple[tuple[float, Mapping[str, Any]], ...] = ()
+
+    def __post_init__(self) -> None:
+        times = [time_s for time_s, _ in self.changes]
+        if times != sorted(times):
+            raise ValueError(f"changes at {times} s: give them in the order of time")
+        if unknown := {name for _, fields in self.changes for name in fields} - set(CHANGING):
+            raise ValueError(f"changes of {', '.join(sorted(unknown))}: what may change is {', '.join(CHANGING)}")
 
     def lines(self) -> list[str]:
         """As the scenario file has it."""
-        limits = (self.limit_w, self.default_limit_w, self.min_limit_w, self.max_limit_w)
+        limits = (self.default_limit_w, self.min_limit_w, self.max_limit_w)
         return [
             "card",
             f"name {self.name}",
@@ -113,10 +142,11 @@ class Card:
             f"pci {self.pci_bus_id}",
             f"capability {self.capability[0]} {self.capability[1]}",
             f"architecture {self.architecture}",
-            f"memory {self.memory_bytes} {self.used_bytes}",
-            "limit_mw " + " ".join(str(round(watts * 1000)) for watts in limits),
-            self._state(),
-            *(f"process {pid} {used}" for pid, used in self.processes),
+            f"memory {self.memory_bytes}",
+            "limits_mw " + " ".join(str(round(watts * 1000)) for watts in limits),
+            f"max_mhz {self.max_sm_mhz} {self.max_memory_mhz}",
+            f"modes {int(self.persistence)} {-1 if self.mig is None else int(self.mig)}",
+            *self._states(),
             *_curve_lines(self.curve),
             *self._sensor_lines(),
             *(f"reset {time_s}" for time_s in (self.counter.resets_s if self.counter else ())),
@@ -124,21 +154,32 @@ class Card:
             *(f"lost {from_s} {to_s}" for from_s, to_s in self.lost),
         ]
 
-    def _state(self) -> str:
+    def _states(self) -> list[str]:
+        """The state from ever on, and after each change."""
+        card, lines = self, self._state(-math.inf)
+        for time_s, fields in self.changes:
+            card = replace(card, changes=(), **fields)
+            lines += card._state(time_s)
+        return lines
+
+    def _state(self, from_s: float) -> list[str]:
         values = (
+            from_s,
+            round(self.limit_w * 1000),
             self.temperature_c,
             self.sm_mhz,
             self.memory_mhz,
-            self.max_sm_mhz,
-            self.max_memory_mhz,
-            self.event_reasons,
             self.utilization,
             self.memory_utilization,
             self.performance_state,
-            int(self.persistence),
-            -1 if self.mig is None else int(self.mig),
+            self.event_reasons,
+            self.used_bytes,
         )
-        return "state " + " ".join(map(str, values))
+        return [
+            "state " + " ".join(map(str, values)),
+            *(f"process {pid} {used}" for pid, used in self.processes),
+            *(f"graphics_process {pid} {used}" for pid, used in self.graphics_processes),
+        ]
 
     def _sensor_lines(self) -> list[str]:
         sensors: dict[str, CounterSensor | PowerSensor | SampleBuffer | None] = {

@@ -36,7 +36,9 @@ LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 def _environment(**variables: str) -> dict[str, str]:
     """This process's variables without those that would let the environment see this checkout or its tools."""
     foreign = ("PYTHON", "VIRTUAL_ENV", "ENERGYBENCH_", "MLFLOW_", "CUDA_", "HYDRA_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | variables
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    locks = {name: os.environ[name] for name in ("ENERGYBENCH_LOCKS",) if name in os.environ}
+    return kept | locks | variables
 
 
 def _checked(*command: str | Path, cwd: Path) -> str:
@@ -160,6 +162,7 @@ def _published() -> set[str]:
         "energybench": "energybench",
         "conf": "energybench/conf",
         "plugins/energybench_plugins": "energybench_plugins",
+        "plugins/hydra_plugins": "hydra_plugins",
     }
     return {
         f"{inside}/{path.relative_to(ROOT / folder)}"

@@ -315,6 +315,42 @@ def test_a_card_says_what_it_is(opened):
         handle(2)
 
 
+def test_what_a_card_says_of_itself_changes_in_time(opened):
+    changes = (
+        (9.0, {"temperature_c": 71, "processes": ((4711, 1024),), "event_reasons": 4}),
+        (9.5, {"sm_mhz": 1200, "utilization": 100, "used_bytes": 2048, "limit_w": 200.0, "performance_state": 1}),
+        (10.6, {"temperature_c": 83, "event_reasons": 0x40, "processes": (), "graphics_processes": ((5, 6),)}),
+    )
+    running = opened(pascal(constant(80), changes=changes), age_s=10)
+    device = handle()
+
+    def seen():
+        return (
+            pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU),
+            pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
+            pynvml.nvmlDeviceGetCurrentClocksEventReasons(device),
+            pynvml.nvmlDeviceGetUtilizationRates(device).gpu,
+            pynvml.nvmlDeviceGetMemoryInfo(device).used,
+            pynvml.nvmlDeviceGetEnforcedPowerLimit(device),
+            pynvml.nvmlDeviceGetPerformanceState(device),
+            [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(device)],
+            [process.pid for process in pynvml.nvmlDeviceGetGraphicsRunningProcesses(device)],
+        )
+
+    before, before_s, after_s = bracketed(running, seen)
+    if after_s < 10.6:
+        assert before == (71, 1200, 4, 100, 2048, 200_000, 1, [4711], [])
+    time.sleep(max(0, running.at_ns(10.61) - time.monotonic_ns()) / 1e9)
+    assert seen() == (83, 1200, 0x40, 100, 2048, 200_000, 1, [], [5])
+
+
+def test_a_change_of_what_cannot_change_or_out_of_order_is_refused():
+    with pytest.raises(ValueError, match="changes of curve, name: what may change is limit_w, temperature_c"):
+        Card(changes=((1.0, {"name": "x", "temperature_c": 3, "curve": None}),))
+    with pytest.raises(ValueError, match=r"changes at \[2.0, 1.0\] s: give them in the order of time"):
+        Card(changes=((2.0, {}), (1.0, {})))
+
+
 def instant_mean_w(phase_s, period_s=0.1):
     """Mean of the H100's instant field over 3 s of 50 % duty, by its sensor's own arithmetic."""
     sensor = hopper(constant(0)).instant

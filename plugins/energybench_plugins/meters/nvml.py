@@ -15,8 +15,10 @@ from energybench.availability import Availability
 from energybench.devices import GPU, Device
 from energybench.errors import ConfigError, MeterError
 from energybench.hookspecs import Register
+from energybench.power.conditions import Condition
 from energybench.power.meter import Channel, Sample, Source
 from energybench_plugins.meters.nvml_buffer import Buffer, Raw
+from energybench_plugins.meters.nvml_conditions import condition
 from energybench_plugins.meters.nvml_driver import (
     FUNCTION_NOT_FOUND,
     GONE,
@@ -134,6 +136,10 @@ class NvmlSession:
     def read(self, source: Source) -> Sequence[Sample]:
         """The samples of `source` since the last call; raises MeterError where the driver does not give them."""
         return self._readers[source.channel, source.name]()
+
+    def conditions(self) -> Sequence[Condition]:
+        """The state of every card, now; see energybench.power.conditions."""
+        return [condition(self._driver.nvml, channel.device_id, channel.name) for channel in self.channels]
 
     def close(self) -> None:
         """Closes the driver; a second call does nothing."""

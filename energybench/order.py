@@ -1,0 +1,42 @@
+"""The order in which the cells of a sweep run.
+
+Drift of a machine (its temperature, its neighbours) falls on cells in the order in which they run. Shuffled, it falls
+on all of them alike.
+"""
+
+from __future__ import annotations
+
+import random
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+
+SWEEPER = "hydra_plugins.energybench_sweeper.OrderedSweeper"
+"""Our sweeper, as Hydra's configuration names it."""
+
+
+def ordered(overrides: list[Override], shuffle: int | None) -> list[list[str]]:
+    """Every cell of a sweep as its overrides, in the order in which they run.
+
+    Args:
+        overrides: the parsed command line.
+        shuffle: seed of the order; None: as written, the last override varying fastest.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    [cells] = BasicSweeper.split_arguments(overrides, None)
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(cells)
+    return cells
+
+
+def install_sweeper() -> None:
+    """Makes our sweeper known to Hydra, which does not find one in an editable installation by itself.
+
+    Hydra executes the modules of its own plugins anew when it looks for plugins first: a class derived from one before
+    that would have another base than Hydra's.
+    """
+    plugins = Plugins.instance()
+    from hydra_plugins.energybench_sweeper import OrderedSweeper
+
+    plugins.register(OrderedSweeper)
