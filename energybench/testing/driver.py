@@ -1,4 +1,4 @@
-"""Builds the fake driver library and the fake nvidia-smi with the system's C compiler; loads the library below pynvml."""
+"""Builds the fake driver library and nvidia-smi with the system's C compiler, and puts the library below pynvml."""
 
 from __future__ import annotations
 
