@@ -24,6 +24,9 @@ PROGRAM = "nvidia-smi"
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
 LIBRARY_FLAGS = ("-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{SONAME}")
 LIBRARIES = ("-lm", "-lpthread")
+PROGRAM_FLAGS = ("-Wl,--disable-new-dtags", "-Wl,-rpath,$ORIGIN/..")
+"""It finds the library that it was linked with, whatever LD_LIBRARY_PATH says."""
+
 COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -52,13 +55,15 @@ def program() -> Path:
     compiler, below = _compiler(), library()
     path = below.parent / "bin" / PROGRAM
     if not path.exists():
-        _build([*compiler, *FLAGS], path, [str(PROGRAM_SOURCE), str(below), "-Wl,-rpath,$ORIGIN/.."])
+        _build([*compiler, *FLAGS], path, [str(PROGRAM_SOURCE), str(below), *PROGRAM_FLAGS])
     return path
 
 
 def _digest(compiler: tuple[str, ...]) -> str:
     sources = SOURCE.read_bytes() + PROGRAM_SOURCE.read_bytes()
-    return hashlib.sha256(sources + repr((compiler, FLAGS, LIBRARY_FLAGS, LIBRARIES)).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        sources + repr((compiler, FLAGS, LIBRARY_FLAGS, LIBRARIES, PROGRAM_FLAGS)).encode()
+    ).hexdigest()[:16]
 
 
 def in_front(folder: Path, variable: str) -> str:

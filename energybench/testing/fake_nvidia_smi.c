@@ -312,16 +312,20 @@ static int find_cards(Cards *cards, const char *ids) {
 
 /* ---- what it prints ---- */
 
-static int list(const Cards *cards) {
-    for (int i = 0; i < cards->count; i++) {
-        char index[TEXT], name[TEXT], uuid[TEXT];
-        int code = get_index(cards->card[i], index);
-        if (!code) code = get_name(cards->card[i], name);
-        if (!code) code = get_uuid(cards->card[i], uuid);
-        if (code) return no_handle((unsigned)i, code);
-        printf("GPU %s: %s (UUID: %s)\n", index, name, uuid);
+/* A card without handle is named as such, and the others are listed. */
+static int list(void) {
+    unsigned count = 0;
+    int worst = nvmlDeviceGetCount_v2(&count);
+    for (unsigned i = 0; i < count; i++) {
+        void *card = NULL;
+        char name[TEXT], uuid[TEXT];
+        int code = nvmlDeviceGetHandleByIndex_v2(i, &card);
+        if (!code) code = get_name(card, name);
+        if (!code) code = get_uuid(card, uuid);
+        if (code) worst = no_handle(i, code);
+        else printf("GPU %u: %s (UUID: %s)\n", i, name, uuid);
     }
-    return SUCCESS;
+    return worst;
 }
 
 static int help_query(void) {
@@ -409,11 +413,12 @@ static int run(const Options *o) {
     Cards cards = {.count = 0};
     if (o->version) return version();
     if (o->help_query) return help_query();
-    int n = o->query ? parse_query(o->query, fields) : 0;
-    if (o->query && !n) return EXIT_INVALID;
+    if (o->list) return list();
+    int n = parse_query(o->query, fields);
+    if (!n) return EXIT_INVALID;
     int code = find_cards(&cards, o->ids);
     if (code) return code;
-    code = o->list ? list(&cards) : query(o, &cards, fields, n);
+    code = query(o, &cards, fields, n);
     return code == DRIVER_NOT_LOADED ? no_driver(code) : code;
 }
 

@@ -22,9 +22,9 @@ from energybench_plugins.meters.nvidia_smi_tool import (
     ABSENT,
     GONE,
     POWER_FIELDS,
-    ask,
     failure_in,
     known_fields,
+    listed,
     query,
 )
 from energybench_plugins.meters.nvml_generations import (
@@ -111,7 +111,7 @@ class NvidiaSmiMeter:
         try:
             cards = query(fields, None, timeout_s)
         except MeterError:
-            cards = [card for uuid in _listed(timeout_s) for card in _answer(fields, uuid, timeout_s)]
+            cards = [card for uuid in listed(timeout_s) for card in _answer(fields, uuid, timeout_s)]
             if not cards:
                 raise
         return [card for card in cards if not failure_in(card["uuid"])]
@@ -202,12 +202,6 @@ def _powers(uuids: Sequence[str], timeout_s: float) -> tuple[list[str], dict[str
         if lost := {failure_in(value) for value in cards[uuid].values()} & set(GONE):
             raise MeterError(f"nvidia-smi: card {uuid}: {lost.pop()}; see `dmesg` for an Xid, reset the card or reboot")
     return names, cards
-
-
-def _listed(timeout_s: float) -> list[str]:
-    """The UUIDs that `nvidia-smi -L` names."""
-    lines = ask(["-L"], timeout_s).splitlines()
-    return [line.rpartition("(UUID: ")[2].rstrip(")") for line in lines if "(UUID: GPU-" in line]
 
 
 def _answer(fields: Sequence[str], uuid: str, timeout_s: float) -> list[dict[str, str]]:

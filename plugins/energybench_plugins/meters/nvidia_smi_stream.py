@@ -5,7 +5,6 @@ Nobody needs to end the tool: it flushes each round into the pipe; without a rea
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import subprocess
@@ -28,8 +27,6 @@ from energybench_plugins.meters.nvidia_smi_tool import (
     query,
     watts,
 )
-
-log = logging.getLogger(__name__)
 
 RESTARTS = 5
 """How often in a row a stream that dies is started anew; one that has lasted for a minute begins to count again."""
@@ -71,6 +68,7 @@ class Stream:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._failure: str | None = None
+        self._reason = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._start(self._uuids)
         _streams.add(self)
@@ -177,9 +175,9 @@ class Stream:
                 tries, wait_s = 0, FIRST_WAIT_S
             tries += 1
             if tries > RESTARTS:
-                self._say(f"{failure}; it was started anew {RESTARTS} times, and no more")
+                self._say(failure, f"it was started anew {RESTARTS} times, and no more")
                 return
-            self._say(f"{failure}; it is started anew in {wait_s:g} s")
+            self._say(failure, f"it is started anew in {wait_s:g} s")
             if self._closing.wait(wait_s):
                 return
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -233,17 +231,16 @@ class Stream:
                 self._waiting[uuid, source].append(_sample(value, time_ns))
             self._changed.notify_all()
 
-    def _say(self, failure: str) -> None:
-        log.warning(failure)
+    def _say(self, reason: str, then: str) -> None:
         with self._changed:
-            self._failure = failure
+            self._reason, self._failure = reason, f"{reason}; {then}"
             self._changed.notify_all()
 
     def _await_first(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._failure or all(self._newest_ns.values()), timeout=self._timeout_s)
             if self._failure:
-                raise MeterError(self._failure)
+                raise MeterError(self._reason)
             if silent := [uuid for uuid, newest_ns in self._newest_ns.items() if not newest_ns]:
                 raise MeterError(
                     f"nvidia-smi: no line of {', '.join(silent)} within {self._timeout_s:g} s; see `dmesg`"

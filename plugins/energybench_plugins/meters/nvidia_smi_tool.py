@@ -57,10 +57,23 @@ def ask(arguments: Sequence[str], timeout_s: float) -> str:
     Raises:
         MeterError: there is no such tool, it fails, or it does not end within `timeout_s` seconds.
     """
-    command = [COMMAND, *arguments]
+    code, words = _run(arguments, timeout_s)
+    if code:
+        raise ended(code, words)
+    return words
+
+
+def listed(timeout_s: float) -> list[str]:
+    """The UUIDs that `nvidia-smi -L` names, even where it fails for a card that is lost."""
+    _, words = _run(["-L"], timeout_s)
+    return [line.rpartition("(UUID: ")[2].rstrip(")") for line in words.splitlines() if "(UUID: GPU-" in line]
+
+
+def _run(arguments: Sequence[str], timeout_s: float) -> tuple[int, str]:
+    """Exit code and what it printed."""
     try:
         done = subprocess.run(
-            command,
+            [COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -71,12 +84,9 @@ def ask(arguments: Sequence[str], timeout_s: float) -> str:
         raise not_started(error) from error
     except subprocess.TimeoutExpired as error:
         raise MeterError(
-            f"nvidia-smi: no answer within {timeout_s:g} s; see `dmesg`, or give meter.timeout_s"
+            f"nvidia-smi: no answer within {timeout_s:g} s; see `dmesg`, or raise meter.timeout_s"
         ) from error
-    words = done.stdout.decode(errors="replace")
-    if done.returncode:
-        raise ended(done.returncode, words)
-    return words
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def query(fields: Sequence[str], uuids: Sequence[str] | None, timeout_s: float) -> list[dict[str, str]]:
