@@ -1,4 +1,4 @@
-"""Builds the fake driver library with the system's C compiler, and puts it below pynvml."""
+"""Builds the fake driver library and nvidia-smi with the system's C compiler, and puts the library below pynvml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,9 +18,15 @@ from energybench.errors import DeviceError
 from energybench.testing.server import RunningServer, Server
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
+PROGRAM_SOURCE = Path(__file__).with_name("fake_nvidia_smi.c")
 SONAME = "libnvidia-ml.so.1"
-FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{SONAME}")
+PROGRAM = "nvidia-smi"
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
+LIBRARY_FLAGS = ("-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{SONAME}")
 LIBRARIES = ("-lm", "-lpthread")
+PROGRAM_FLAGS = ("-Wl,--disable-new-dtags", "-Wl,-rpath,$ORIGIN/..")
+"""It finds the library that it was linked with, whatever LD_LIBRARY_PATH says."""
+
 COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -34,16 +40,35 @@ def library() -> Path:
         DeviceError: no C compiler, or it fails.
     """
     compiler = _compiler()
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr((compiler, FLAGS, LIBRARIES)).encode()).hexdigest()[:16]
-    path = _cache() / digest / SONAME
+    path = _cache() / _digest(compiler) / SONAME
     if not path.exists():
-        _build(compiler, path)
+        _build([*compiler, *FLAGS, *LIBRARY_FLAGS], path, [str(SOURCE), *LIBRARIES])
     return path
 
 
-def search_path(folder: Path) -> str:
-    """LD_LIBRARY_PATH with `folder` in front."""
-    return os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH", ""))))
+def program() -> Path:
+    """The compiled nvidia-smi, alone in its folder; built and kept as the library is, with which it is linked.
+
+    Raises:
+        DeviceError: no C compiler, or it fails.
+    """
+    compiler, below = _compiler(), library()
+    path = below.parent / "bin" / PROGRAM
+    if not path.exists():
+        _build([*compiler, *FLAGS], path, [str(PROGRAM_SOURCE), str(below), *PROGRAM_FLAGS])
+    return path
+
+
+def _digest(compiler: tuple[str, ...]) -> str:
+    sources = SOURCE.read_bytes() + PROGRAM_SOURCE.read_bytes()
+    return hashlib.sha256(
+        sources + repr((compiler, FLAGS, LIBRARY_FLAGS, LIBRARIES, PROGRAM_FLAGS)).encode()
+    ).hexdigest()[:16]
+
+
+def in_front(folder: Path, variable: str) -> str:
+    """The search path in the environment's `variable` with `folder` in front."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get(variable, ""))))
 
 
 @contextmanager
@@ -113,15 +138,15 @@ def _cache() -> Path:
     return Path(base) / "energybench" / "fake-nvml"
 
 
-def _build(compiler: tuple[str, ...], path: Path) -> None:
+def _build(compiler: Sequence[str], path: Path, inputs: Sequence[str]) -> None:
     if sys.platform != "linux":
         raise DeviceError(f"fake NVML: needs Linux, not {sys.platform}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
+    handle, name = tempfile.mkstemp(dir=path.parent.parent, suffix=".partial")
     os.close(handle)
     partial = Path(name)
     try:
-        command = [*compiler, *FLAGS, "-o", str(partial), str(SOURCE), *LIBRARIES]
+        command = [*compiler, "-o", str(partial), *inputs]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise DeviceError(f"fake NVML: `{shlex.join(command)}` failed: {done.stderr.strip()}")

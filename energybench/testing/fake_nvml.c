@@ -3,12 +3,14 @@
  *
  * Loaded below the real pynvml. The scenario, written by energybench.testing.server, is the file that the environment
  * variable ENERGYBENCH_FAKE_NVML names; without it there is "no driver". Every value is a function of CLOCK_MONOTONIC and
- * the scenario alone, so that all processes see the same cards. Loaded by LD_PRELOAD it also lets the wall clock step.
+ * the scenario alone, so that all processes see the same cards; what a setter sets they share in a file beside the
+ * scenario. Loaded by LD_PRELOAD it also lets the wall clock step.
  *
  * Time t is in seconds since the scenario's start; power is in watts, energy in joules, until a value is handed out.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -16,12 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
+    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN_ERROR = 999
 };
 enum { TYPE_UINT = 1, TYPE_ULONGLONG = 3 };
@@ -53,7 +56,7 @@ typedef struct {
     int major, minor, architecture;
     unsigned long long memory;
     unsigned default_limit, min_limit, max_limit, max_sm_mhz, max_mem_mhz, persistence;
-    int mig;
+    int mig, may_set;
     int states; State *state;
     int parts; Part *part;
     int resets; double *reset;
@@ -76,7 +79,12 @@ typedef struct {
 
 typedef struct { unsigned index; double since; } Handle;
 
+/* What was set, by any process; 0: nothing, it is as declared. */
+typedef struct { uint32_t limit_mw, persistence; uint64_t locked_mhz; } Settings;
+enum { PERSISTENCE_OFF = 1, PERSISTENCE_ON = 2 };
+
 static Scenario *scenario;
+static Settings *settings;
 static Handle handles[MAX_CARDS];
 static int users;
 static double initialized_at;
@@ -338,7 +346,9 @@ static int parse_card(Card *c, const char *key, char *rest) {
         c->default_limit = (unsigned)number(&rest);
         c->min_limit = (unsigned)number(&rest), c->max_limit = (unsigned)number(&rest);
     } else if (!strcmp(key, "max_mhz")) c->max_sm_mhz = (unsigned)number(&rest), c->max_mem_mhz = (unsigned)number(&rest);
-    else if (!strcmp(key, "modes")) c->persistence = (unsigned)number(&rest), c->mig = (int)number(&rest);
+    else if (!strcmp(key, "modes")) {
+        c->persistence = (unsigned)number(&rest), c->mig = (int)number(&rest), c->may_set = (int)number(&rest);
+    }
     else if (!strcmp(key, "state")) parse_state(APPEND(c->state, c->states), rest);
     else if (!strcmp(key, "process")) return parse_process(c, rest, 0);
     else if (!strcmp(key, "graphics_process")) return parse_process(c, rest, 1);
@@ -377,6 +387,25 @@ static Scenario *load(void) {
     fclose(file);
     return s;
 }
+
+/* ---- what was set ---- */
+
+/* Shared by all processes of this scenario, in the file PATH.set; NULL where that cannot be made. */
+static Settings *map_settings(void) {
+    char path[4096];
+    size_t size = MAX_CARDS * sizeof(Settings);
+    snprintf(path, sizeof path, "%s.set", getenv("ENERGYBENCH_FAKE_NVML"));
+    int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (file < 0) return NULL;
+    void *map = ftruncate(file, (off_t)size) ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    return map == MAP_FAILED ? NULL : map;
+}
+
+#define GET(pointer) __atomic_load_n((pointer), __ATOMIC_SEQ_CST)
+#define SET(pointer, value) __atomic_store_n((pointer), (value), __ATOMIC_SEQ_CST)
+
+static Settings *settings_of(const Card *c) { return settings ? &settings[c - scenario->card] : NULL; }
 
 /* ---- failures ---- */
 
@@ -448,7 +477,7 @@ API int nvmlInitWithFlags(unsigned flags) {
         double t = s ? seconds(s, system_ns(CLOCK_MONOTONIC)) : 0;
         if (!s || reloading(s, t)) code = DRIVER_NOT_LOADED;
         else code = planned(s->failure, s->failures, "nvmlInit", t);
-        if (!code) scenario = s, initialized_at = t;
+        if (!code) scenario = s, initialized_at = t, settings = map_settings();
     }
     if (!code) users++;
     pthread_mutex_unlock(&lock);
@@ -472,7 +501,7 @@ API const char *nvmlErrorString(int code) {
     case UNINITIALIZED: return "Uninitialized";
     case INVALID_ARGUMENT: return "Invalid Argument";
     case NOT_SUPPORTED: return "Not Supported";
-    case 4: return "Insufficient Permissions";
+    case NO_PERMISSION: return "Insufficient Permissions";
     case NOT_FOUND: return "Not Found";
     case INSUFFICIENT_SIZE: return "Insufficient Size";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
@@ -648,10 +677,18 @@ API int nvmlDeviceGetTemperatureV(void *device, Temperature *temperature) {
     return SUCCESS;
 }
 
+/* The clock within the bounds that were set for it. */
+static unsigned locked(const Card *c, unsigned mhz) {
+    Settings *set = settings_of(c);
+    uint64_t bounds = set ? GET(&set->locked_mhz) : 0;
+    unsigned low = (unsigned)(bounds >> 32), high = (unsigned)bounds;
+    return !bounds ? mhz : mhz < low ? low : mhz > high ? high : mhz;
+}
+
 API int nvmlDeviceGetClockInfo(void *device, unsigned type, unsigned *mhz) {
     CARD();
     NEED(mhz && type < 4);
-    *mhz = type == 2 ? state(card)->mem_mhz : state(card)->sm_mhz;
+    *mhz = type == 2 ? state(card)->mem_mhz : locked(card, state(card)->sm_mhz);
     return SUCCESS;
 }
 
@@ -673,17 +710,23 @@ API int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long lo
     return nvmlDeviceGetCurrentClocksEventReasons(device, reasons);
 }
 
+static unsigned limit_mw(const Card *c) {
+    Settings *set = settings_of(c);
+    unsigned mw = set ? GET(&set->limit_mw) : 0;
+    return mw ? mw : state(c)->limit;
+}
+
 API int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *mw) {
     CARD();
     NEED(mw);
-    *mw = state(card)->limit;
+    *mw = limit_mw(card);
     return SUCCESS;
 }
 
 API int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *mw) {
     CARD();
     NEED(mw);
-    *mw = state(card)->limit;
+    *mw = limit_mw(card);
     return SUCCESS;
 }
 
@@ -753,7 +796,9 @@ API int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending)
 API int nvmlDeviceGetPersistenceMode(void *device, unsigned *mode) {
     CARD();
     NEED(mode);
-    *mode = card->persistence;
+    Settings *set = settings_of(card);
+    unsigned asked = set ? GET(&set->persistence) : 0;
+    *mode = asked ? asked == PERSISTENCE_ON : card->persistence;
     return SUCCESS;
 }
 
@@ -765,6 +810,43 @@ API int nvmlDeviceGetPerformanceState(void *device, unsigned *pstate) {
 }
 
 API int nvmlDeviceGetPowerState(void *device, unsigned *pstate) { return nvmlDeviceGetPerformanceState(device, pstate); }
+
+/* ---- NVML: setters. They change what the getters say, not the power. ---- */
+
+#define SETTINGS() \
+    CARD(); \
+    Settings *set = settings_of(card); \
+    do { if (!card->may_set) return NO_PERMISSION; if (!set) return UNKNOWN_ERROR; } while (0)
+
+API int nvmlDeviceSetPowerManagementLimit(void *device, unsigned mw) {
+    SETTINGS();
+    if (mw < card->min_limit || mw > card->max_limit) return INVALID_ARGUMENT;
+    SET(&set->limit_mw, mw);
+    return SUCCESS;
+}
+
+/* From Volta on. */
+API int nvmlDeviceSetGpuLockedClocks(void *device, unsigned low, unsigned high) {
+    SETTINGS();
+    if (card->major < 7) return NOT_SUPPORTED;
+    if (!low || low > high || high > card->max_sm_mhz) return INVALID_ARGUMENT;
+    SET(&set->locked_mhz, (uint64_t)low << 32 | high);
+    return SUCCESS;
+}
+
+API int nvmlDeviceResetGpuLockedClocks(void *device) {
+    SETTINGS();
+    if (card->major < 7) return NOT_SUPPORTED;
+    SET(&set->locked_mhz, 0);
+    return SUCCESS;
+}
+
+API int nvmlDeviceSetPersistenceMode(void *device, unsigned mode) {
+    SETTINGS();
+    if (mode > 1) return INVALID_ARGUMENT;
+    SET(&set->persistence, mode ? PERSISTENCE_ON : PERSISTENCE_OFF);
+    return SUCCESS;
+}
 
 /* ---- NVML: power ---- */
 

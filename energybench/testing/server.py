@@ -87,6 +87,7 @@ class Card:
         performance_state: 0 is the fastest.
         persistence: persistence mode.
         mig: multi-instance mode; None: not supported.
+        may_set: whether this user may set limits, clocks and modes; else "insufficient permissions".
         changes: (seconds since the start, {field: value}), in the order of time: from then on the field has that value.
             The fields are those of `CHANGING`.
     """
@@ -123,6 +124,7 @@ class Card:
     performance_state: int = 0
     persistence: bool = True
     mig: bool | None = None
+    may_set: bool = True
     changes: tuple[tuple[float, Mapping[str, Any]], ...] = ()
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class Card:
             f"memory {self.memory_bytes}",
             "limits_mw " + " ".join(str(round(watts * 1000)) for watts in limits),
             f"max_mhz {self.max_sm_mhz} {self.max_memory_mhz}",
-            f"modes {int(self.persistence)} {-1 if self.mig is None else int(self.mig)}",
+            f"modes {int(self.persistence)} {-1 if self.mig is None else int(self.mig)} {int(self.may_set)}",
             *self._states(),
             *_curve_lines(self.curve),
             *self._sensor_lines(),
@@ -279,9 +281,13 @@ class RunningServer:
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to meet this server instead of the machine's own driver."""
-        from energybench.testing.driver import library, search_path
+        from energybench.testing.driver import in_front, library, program
 
-        variables = {VARIABLE: str(self.path), "LD_LIBRARY_PATH": search_path(library().parent)}
+        variables = {
+            VARIABLE: str(self.path),
+            "LD_LIBRARY_PATH": in_front(library().parent, "LD_LIBRARY_PATH"),
+            "PATH": in_front(program().parent, "PATH"),
+        }
         return variables | ({"LD_PRELOAD": str(library())} if self.server.wall_steps else {})
 
     @property

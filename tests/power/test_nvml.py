@@ -515,31 +515,3 @@ def test_buffer_and_counter_agree_where_the_instant_field_does_not(opened):
     fused = Timeline(channel, session.sources, readings).energy(start_ns, end_ns)
     assert fused.source == "counter+buffer"
     assert fused.energy_j == pytest.approx(true_j, rel=0.01)
-
-
-def test_gpu_pascal_meters_the_cards_that_train_and_no_other(tmp_path, fakes):
-    """Two Maxwell and two Pascal cards, through the command line; the Maxwell cards draw more."""
-    cards = (maxwell(constant(300)), maxwell(constant(300)), pascal(constant(150)), pascal(constant(150)))
-    running = Server(cards).start(tmp_path)
-    overrides = ["model=lenet", "dataset=tiny", "gpu=pascal", "gpu.count=2", "engine=standin", "meter=nvml",
-                 "tracking=none", "batch=8", "budget.epochs=2", "measure.baseline_s=0.3", "engine.step_s=0.03",
-                 f"hydra.run.dir={tmp_path}/run"]  # fmt: skip
-    environment = {**os.environ, **running.environment()}
-    done = subprocess.run(
-        [sys.executable, "-m", "energybench", *overrides],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    uuids = [card.uuid for card in running.server.cards]
-    channels = result["provenance"]["channels"]
-    assert sorted(channel["device_id"] for channel in channels) == sorted(uuids[2:])
-    metrics = result["metrics"]
-    assert metrics["power_mean_w"] == pytest.approx(2 * 150 * 1.01, rel=0.01)
-    assert metrics["energy_j"] == pytest.approx(metrics["energy_j.gpu.0"] + metrics["energy_j.gpu.1"])
-    assert result["tags"]["energy_source"] == "measured"
-    assert result["tags"]["meter"] == "nvml"

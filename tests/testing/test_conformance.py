@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from scripted import ScriptedMeter, ScriptedOptions
@@ -11,6 +12,7 @@ from energybench.errors import MeterError
 from energybench.power.meter import Sample
 from energybench.testing import PRESETS, Failure, Server, idle_load_idle, running
 from energybench.testing.conformance import MeterConformance
+from energybench_plugins.meters.nvidia_smi import NvidiaSmiMeter, NvidiaSmiOptions
 from energybench_plugins.meters.nvml import NvmlMeter, NvmlOptions
 from energybench_plugins.meters.tdp import TdpMeter, TdpOptions
 
@@ -40,6 +42,38 @@ class TestNvmlOnEveryGeneration(MeterConformance):
             meter = NvmlMeter(NvmlOptions())
             session = meter.open(meter.devices())
             time.sleep(0.45)
+            yield session
+            session.close()
+
+
+class TestNvidiaSmi(MeterConformance):
+    """The same cards through the program; those with a counter too, which it does not tell."""
+
+    seconds = 2.5
+    cards: ClassVar = tuple(PRESETS[name](LOAD) for name in ("maxwell", "pascal", "ampere_a100", "hopper"))
+
+    @pytest.fixture(scope="class")
+    def server(self):
+        with running(Server(self.cards), AGE_S) as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    def meter(self, server):
+        return NvidiaSmiMeter(NvidiaSmiOptions())
+
+    @pytest.fixture(scope="class")
+    def truths(self, server):
+        return server.truths
+
+    @pytest.fixture
+    def failing(self):
+        cards = tuple(replace(card, failures=(Failure("*", from_s=AGE_S + 2),)) for card in self.cards)
+        with running(Server(cards), AGE_S) as server:
+            meter = NvidiaSmiMeter(NvidiaSmiOptions())
+            session = meter.open(meter.devices())
+            time.sleep(max(0, server.at_ns(AGE_S + 2.1) - time.monotonic_ns()) / 1e9)
+            for source in session.sources:
+                session.read(source)  # what came before
             yield session
             session.close()
 

@@ -337,7 +337,7 @@ def test_what_a_card_says_of_itself_changes_in_time(opened):
             [process.pid for process in pynvml.nvmlDeviceGetGraphicsRunningProcesses(device)],
         )
 
-    before, before_s, after_s = bracketed(running, seen)
+    before, _, after_s = bracketed(running, seen)
     if after_s < 10.6:
         assert before == (71, 1200, 4, 100, 2048, 200_000, 1, [4711], [])
     time.sleep(max(0, running.at_ns(10.61) - time.monotonic_ns()) / 1e9)
@@ -349,6 +349,63 @@ def test_a_change_of_what_cannot_change_or_out_of_order_is_refused():
         Card(changes=((1.0, {"name": "x", "temperature_c": 3, "curve": None}),))
     with pytest.raises(ValueError, match=r"changes at \[2.0, 1.0\] s: give them in the order of time"):
         Card(changes=((2.0, {}), (1.0, {})))
+
+
+SET = """
+import sys, pynvml
+pynvml.nvmlInit()
+device = pynvml.nvmlDeviceGetHandleByIndex(0)
+print(pynvml.nvmlDeviceGetPowerManagementLimit(device), pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
+      pynvml.nvmlDeviceGetPersistenceMode(device))
+pynvml.nvmlDeviceSetPowerManagementLimit(device, 200_000)
+pynvml.nvmlDeviceSetGpuLockedClocks(device, 900, 1000)
+pynvml.nvmlDeviceSetPersistenceMode(device, 0)
+"""
+
+
+def test_what_one_process_sets_all_see_until_it_is_set_back(opened):
+    opened(Card(curve=constant(300), usage=PowerSensor()), Card())
+    done = subprocess.run([sys.executable, "-c", SET], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["250000", "1400", "1"]
+    device = handle()
+
+    def seen():
+        return (
+            pynvml.nvmlDeviceGetPowerManagementLimit(device),
+            pynvml.nvmlDeviceGetEnforcedPowerLimit(device),
+            pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
+            pynvml.nvmlDeviceGetPersistenceMode(device),
+        )
+
+    assert seen() == (200_000, 200_000, 1000, 0)
+    assert pynvml.nvmlDeviceGetPowerManagementDefaultLimit(device) == 250_000
+    assert pynvml.nvmlDeviceGetPowerUsage(device) == 300_000, "the declared power is the truth, whatever was set"
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(handle(1)) == 250_000
+    pynvml.nvmlDeviceSetPowerManagementLimit(device, 250_000)
+    pynvml.nvmlDeviceResetGpuLockedClocks(device)
+    pynvml.nvmlDeviceSetPersistenceMode(device, 1)
+    done = subprocess.run([sys.executable, "-c", SET], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["250000", "1400", "1"]
+
+
+def test_what_may_not_be_set_is_refused(opened):
+    opened(Card(may_set=False), Card(), pascal(constant(80)))
+    setters = {
+        "limit": lambda device: pynvml.nvmlDeviceSetPowerManagementLimit(device, 200_000),
+        "clocks": lambda device: pynvml.nvmlDeviceSetGpuLockedClocks(device, 900, 1000),
+        "mode": lambda device: pynvml.nvmlDeviceSetPersistenceMode(device, 1),
+    }
+    for setter in setters.values():
+        with pytest.raises(pynvml.NVMLError_NoPermission):
+            setter(handle(0))
+    for watts in (124, 301):
+        with pytest.raises(pynvml.NVMLError_InvalidArgument):
+            pynvml.nvmlDeviceSetPowerManagementLimit(handle(1), watts * 1000)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        pynvml.nvmlDeviceSetGpuLockedClocks(handle(1), 1000, 2000)
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        setters["clocks"](handle(2))
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(handle(1)) == 250_000
 
 
 def instant_mean_w(phase_s, period_s=0.1):
@@ -439,9 +496,9 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(monkeypatch, tmp_pat
 def test_the_library_compiles_without_a_warning(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(driver, "FLAGS", (*driver.FLAGS, "-Werror"))
-    path = driver.library()
-    assert path.name == "libnvidia-ml.so.1"
-    assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == [path]
+    library, program = driver.library(), driver.program()
+    assert (library.name, program.name) == ("libnvidia-ml.so.1", "nvidia-smi")
+    assert {entry for entry in tmp_path.rglob("*") if entry.is_file()} == {library, program}
 
 
 def test_a_scenario_that_cannot_be_read_is_no_driver(opened, tmp_path, monkeypatch, capfd):

@@ -29,7 +29,14 @@ from energybench_plugins.meters.nvml_driver import (
     Driver,
     meter_error,
 )
-from energybench_plugins.meters.nvml_generations import GENERATIONS, Sensors, generation_of, sensors_of
+from energybench_plugins.meters.nvml_generations import (
+    GENERATIONS,
+    board_notes,
+    check_gain,
+    gain_of,
+    generation_of,
+    sensors_of,
+)
 
 COUNTER_UPDATE_S = 0.1
 SAMPLE_UPDATE_S = 0.02
@@ -38,9 +45,6 @@ POWER_READS = 0.485
 
 ABSENT = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NO_PERMISSION, NOT_FOUND)
 """Codes that mean that a card will not give a field, as against one that fails now."""
-
-MODULES = ("GH200", "GB200", "GB300")
-"""Boards with a Grace CPU, on which NVIDIA's power sensors may tell the module's power."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,7 @@ class NvmlOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"meter.{name}={value}: give seconds above 0")
-        gain = self.gain_uncertainty
-        if gain is not None and not (math.isfinite(gain) and gain >= 0):
-            raise ConfigError(f"meter.gain_uncertainty={gain}: give a share from 0, such as 0.03, or null")
+        check_gain(self.gain_uncertainty)
 
 
 class NvmlMeter:
@@ -247,14 +249,10 @@ class _Card:
         return [sample for sample in samples if sample[0]]
 
     def _described(self, versions: str) -> Channel:
-        gain, reason = _gain(self._options, self._sensors)
+        gain, reason = gain_of(self._sensors, self._options.gain_uncertainty)
         names = ", ".join(source.name for source in self.sources)
         notes = [f"{versions}: {names}", self._clock, *(f"without {words}" for words in self._left_out)]
-        if any(module in self._device.name for module in MODULES):
-            notes.append("a board with a CPU: NVIDIA's sensors may tell the power of the whole module")
-        if self._is_divided():
-            notes.append("multi-instance mode: the power is that of the whole card")
-        notes.append(f"gain uncertainty {gain:.3g} (k = 1): {reason}")
+        notes += [*board_notes(self._device.name, self._is_divided()), f"gain uncertainty {gain:.3g} (k = 1): {reason}"]
         return Channel(
             name=self._channel,
             kind=GPU,
@@ -275,14 +273,6 @@ class _Card:
 def _short(error: MeterError) -> str:
     """NVML's name for it where there is one."""
     return str(error).rpartition("NVML_ERROR_")[2].partition(";")[0]
-
-
-def _gain(options: NvmlOptions, sensors: Sensors) -> tuple[float, str]:
-    if options.gain_uncertainty is not None:
-        return options.gain_uncertainty, "meter.gain_uncertainty"
-    limit = sensors.gain_limit
-    words = f"boards within {limit:.0%} of an external meter (arXiv 2312.02741), rectangular"
-    return limit / math.sqrt(3), words if sensors.compared else f"assumed, as of other generations: {words}"
 
 
 def _devices(driver: Driver) -> list[Device]:

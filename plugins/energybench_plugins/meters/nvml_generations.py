@@ -6,9 +6,11 @@ NVIDIA's NVML manual; for Hopper, this project's measurements on an H100 with dr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from energybench.devices import Device
+from energybench.errors import ConfigError
 
 GENERATIONS = {
     3: "maxwell",
@@ -21,6 +23,9 @@ GENERATIONS = {
     10: "blackwell",
 }
 """NVML_DEVICE_ARCH_... -> the name that `gpu=` takes."""
+
+MODULES = ("GH200", "GB200", "GB300")
+"""Boards with a Grace CPU, on which NVIDIA's power sensors may tell the module's power."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,33 @@ def sensors_of(device: Device, driver_major: int) -> Sensors:
     if device.generation == "ampere" and driver_major == 530:
         return Sensors(usage_averaging_s=0.1, gain_limit=SENSORS["ampere"].gain_limit)
     return SENSORS.get(device.generation, Sensors(compared=False))
+
+
+def check_gain(gain_uncertainty: float | None) -> None:
+    """Raises ConfigError where the option `meter.gain_uncertainty` makes no sense."""
+    if gain_uncertainty is not None and not (math.isfinite(gain_uncertainty) and gain_uncertainty >= 0):
+        raise ConfigError(f"meter.gain_uncertainty={gain_uncertainty}: give a share from 0, such as 0.03, or null")
+
+
+def gain_of(sensors: Sensors, gain_uncertainty: float | None) -> tuple[float, str]:
+    """Relative standard uncertainty (k = 1) of a board's gain, and where it comes from.
+
+    Args:
+        sensors: of its generation.
+        gain_uncertainty: the option; it wins.
+    """
+    if gain_uncertainty is not None:
+        return gain_uncertainty, "meter.gain_uncertainty"
+    limit = sensors.gain_limit
+    words = f"boards within {limit:.0%} of an external meter (arXiv 2312.02741), rectangular"
+    return limit / math.sqrt(3), words if sensors.compared else f"assumed, as of other generations: {words}"
+
+
+def board_notes(name: str, divided: bool) -> list[str]:
+    """What besides the card itself its power may be that of; `divided`: multi-instance mode is on."""
+    notes = []
+    if any(module in name for module in MODULES):
+        notes.append("a board with a CPU: NVIDIA's sensors may tell the power of the whole module")
+    if divided:
+        notes.append("multi-instance mode: the power is that of the whole card")
+    return notes
