@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from energybench.availability import Availability
 from energybench.devices import Device
+
+if TYPE_CHECKING:
+    from energybench.power.calibration import Calibration
 
 Quantity = Literal["power_w", "energy_j"]
 Interpolation = Literal["linear", "hold"]
@@ -30,6 +33,8 @@ class Channel:
         estimated: True where no sensor stands behind the number.
         gain_uncertainty: relative standard uncertainty (k = 1) common to every window on this board.
         origin: where the number comes from, in words, with the source of `gain_uncertainty`.
+        calibration: the correction of this board's energy; a meter leaves it None, the core sets it where
+            `meter.calibration` names the board. Readings are never corrected.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Channel:
     estimated: bool = False
     gain_uncertainty: float = 0.0
     origin: str = ""
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Source:
         averaging_s: how much of the past a power value is the mean of, seconds: after a step it is right again only
             when so much time has passed. 0: none of it, the value is instantaneous; None: not known, so do not take it
             for instantaneous.
+        time_uncertainty_s: standard uncertainty of a sample's time, seconds, common to all of them: how far the
+            instrument's clock may be from CLOCK_MONOTONIC. 0: the read itself says when.
     """
 
     channel: str
@@ -69,6 +77,7 @@ class Source:
     resolution: float = 0.0
     update_s: float | None = None
     averaging_s: float | None = None
+    time_uncertainty_s: float = 0.0
 
 
 @dataclass(frozen=True)

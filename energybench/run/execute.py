@@ -12,6 +12,7 @@ from typing import Any
 
 from energybench.config import Experiment
 from energybench.errors import reason
+from energybench.power.calibrated_timeline import timeline
 from energybench.power.meter import Reading, Session
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
@@ -173,7 +174,7 @@ def timelines(sessions: Sequence[Session], readings: Sequence[Reading]) -> dict[
     for reading in readings:
         by_channel.setdefault(reading.channel, []).append(reading)
     return {
-        channel.name: Timeline(
+        channel.name: timeline(
             channel,
             [source for source in session.sources if source.channel == channel.name],
             by_channel.get(channel.name, []),

@@ -125,8 +125,7 @@ class Supervisor:
 
     def _open(self, stack: ExitStack) -> None:
         for named in self._plan.meters:
-            boards = self._plan.boards
-            session = named.meter.open([board for board in boards if named.meter.covers(board)])
+            session = named.open(self._plan.boards)
             self.sessions.append(session)
             sampler = Sampler(session)  # closes the session when it stops
             stack.callback(sampler.stop)
