@@ -343,9 +343,7 @@ def _meter(section: str, node: Any, registry: Registry) -> MeterPart:
     corrections = _mapping(f"{section}.calibration", node.get("calibration"), "UUID").items()
     calibration = {device: _calibration(f"{section}.calibration.{device}", values) for device, values in corrections}
     further = _mapping(f"{section}.also", node.get("also"), "label").items() if "also" in core else ()
-    also = {
-        label: _meter(f"{section}.also.{label}", {"name": label, **values}, registry) for label, values in further
-    }
+    also = {label: _meter(f"{section}.also.{label}", {"name": label, **values}, registry) for label, values in further}
     return MeterPart(part.name, part.options, calibration, also)
 
 
@@ -422,7 +420,9 @@ def unknown_key(key: str, registry: Registry) -> ConfigError:
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
     if option.split(".")[0] in _core_keys(section):
-        return ConfigError(f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=...")
+        return ConfigError(
+            f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
+        )
     takers = [
         f"{section}={entry.name}"
         for entry in registry.entries()

@@ -21,7 +21,7 @@ from energybench.run.preflight import Machine, prepare
 
 S = 1_000_000_000
 UUID = "GPU-1"
-CHANNEL = Channel("gpu.0", "gpu", UUID, gain_uncertainty=0.03, origin="a sensor; gain uncertainty 0.03 (k = 1): assumed")
+CHANNEL = Channel("gpu.0", "gpu", UUID, gain_uncertainty=0.03, origin="a sensor; gain uncertainty 0.03, assumed")
 COUNTER = Source("gpu.0", "counter", "energy_j", 0.1, wraps_at_j=5000.0, resolution=1e-3)
 POWER = Source("gpu.0", "usage", "power_w", 0.1)
 
@@ -170,7 +170,7 @@ class TestRuns:
         assert result.metrics["energy_j.gpu.3"] == pytest.approx(100.0 * seconds, rel=0.01)
         assert result.metrics["energy_j"] == pytest.approx(180.0 * seconds, rel=0.01)
         first, second = result.provenance["channels"]
-        assert first["calibration"] == {"gain": 1.25, "offset_w": 0.0, "gain_uncertainty": 0.002, "reference": "a shunt"}
+        assert first["calibration"] == {"offset_w": 0.0, **calibration[GPUS[2].uuid]}
         assert second["calibration"] is None
         rows = [row for row in pq.read_table(tmp_path / "power.parquet").to_pylist() if row["channel"] == "gpu.2"]
         raw_w = (rows[-1]["value"] - rows[0]["value"]) / (rows[-1]["read_start_ns"] - rows[0]["read_start_ns"]) * S
@@ -184,7 +184,7 @@ class TestRuns:
             ({"calibration": {"GPU-1": {"gain": "much"}}}, "meter.calibration.GPU-1.gain: .*much"),
             ({"calibration": {"GPU-1": 1.02}}, "give a mapping"),
             ({"calibration": 1.02}, "meter.calibration=1.02: give a mapping"),
-            ({"calibratoin": {}}, "did you mean 'meter.calibration'.*takes: .*meter.watts.*meter.calibration, meter.also"),
+            ({"calibratoin": {}}, "did you mean 'meter.calibration'.*meter.watts.*meter.calibration, meter.also"),
             ({"also": {"tdp": {"tpd_w": 5}}}, "did you mean 'meter.also.tdp.tdp_w'"),
             ({"also": {"watt": {}}}, "meter 'watt' is not registered"),
             ({"also": {"auto": {}}}, "meter 'auto' is not registered"),
