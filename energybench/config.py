@@ -388,16 +388,31 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
     """
     try:
         base = OmegaConf.structured(schema)
-        OmegaConf.set_readonly(base, False)
+        _make_writable(base)
         fitted: Any = OmegaConf.to_object(OmegaConf.merge(base, values))
     except ConfigKeyError as error:
-        key = error.full_key or str(error.key)
-        raise _unknown(f"{section}.{key}" if section else key, _keys(schema, section), owner) from error
+        raise _misspelt(error, section, schema, owner) from error
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, (section, error.full_key)))
         raise ConfigError(f"{key}: {reason(error)}") from error
     _refuse_non_finite(section, asdict(fitted))
     return fitted
+
+
+def _misspelt(error: ConfigKeyError, section: str, schema: Any, owner: str) -> ConfigError:
+    """The keys that would do are those of the dataclass it stands in, which may be one within `schema`."""
+    key = error.full_key or str(error.key)
+    within = ".".join(filter(None, (section, key.rpartition(".")[0])))
+    inner = error.object_type if dataclasses.is_dataclass(error.object_type) else schema
+    return _unknown(f"{section}.{key}" if section else key, _keys(inner, within), owner)
+
+
+def _make_writable(node: Any) -> None:
+    """Lets values be merged into nodes of frozen dataclasses, those within others too."""
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            _make_writable(node[key])
 
 
 def _keys(schema: Any, section: str) -> list[str]:
