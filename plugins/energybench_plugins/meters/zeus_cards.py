@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from energybench.devices import GPU, Device
@@ -117,8 +118,8 @@ class Cards:
         else:
             ask("AMD's library", lambda: amdsmi.amdsmi_init(amdsmi.AmdSmiInitFlags.INIT_AMD_GPUS))
             count = len(ask("AMD's cards", amdsmi.amdsmi_get_processor_handles))
-            gpus = [ask("AMD's cards", lambda index=index: zeus.AMDGPU(index)) for index in range(count)]
-        return [ask("AMD's cards", lambda gpu=gpu: _amd_card(amdsmi, gpu)) for gpu in gpus]
+            gpus = [ask("AMD's cards", partial(zeus.AMDGPU, index)) for index in range(count)]
+        return [ask("AMD's cards", partial(_amd_card, amdsmi, gpu)) for gpu in gpus]
 
 
 def _nvidia_card(pynvml: Any, gpu: Any) -> Card:
