@@ -3,11 +3,14 @@
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +192,63 @@ def test_without_it_the_remedy_is_told():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout) == [False, "pip install 'energybench[zeus]'", []]
+
+
+# ---- AMD's cards: the real Zeus and amdsmi on a fake library ----
+
+AMD = """
+import json, time
+from energybench_plugins.meters.zeus import ZeusMeter, ZeusOptions
+meter = ZeusMeter(ZeusOptions())
+found = []
+for _ in range(2):  # each cell of a sweep opens it anew
+    devices = meter.devices()
+    session = meter.open(devices)
+    names = [[source.channel, source.name, source.resolution] for source in session.sources]
+    counter, begun = session.sources[1], time.monotonic()
+    before = session.read(counter)[0].value
+    time.sleep(0.3)
+    watts = (session.read(counter)[0].value - before) / (time.monotonic() - begun)
+    powers = [session.read(source)[0].value for source in session.sources if source.quantity == "power_w"]
+    session.close()
+    found.append([names, round(watts, 1), powers])
+lines = [[device.uuid, device.name, device.generation, device.pci_bus_id] for device in devices]
+print(json.dumps([lines, found, meter.check().detail, [channel.origin for channel in session.channels]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def rocm(tmp_path_factory):
+    """A folder as ROCM_PATH names it, with the fake library in it."""
+    folder = tmp_path_factory.mktemp("rocm")
+    source = Path(__file__).parents[1] / "fakes" / "fake_amdsmi.c"
+    bound = Path(find_spec("amdsmi").submodule_search_locations[0], "amdsmi_wrapper.py").read_text()
+    names = set(re.findall(r"_libraries\['libamd_smi\.so'\]\.(\w+)", bound)) - set(
+        re.findall(r"^int (\w+)\(", source.read_text(), re.MULTILINE)
+    )
+    (folder / "rest.h").write_text("".join(f"int {name}(void) {{ return NOT_SUPPORTED; }}\n" for name in sorted(names)))
+    (folder / "lib").mkdir()
+    command = ["cc", "-shared", "-fPIC", "-Wall", f"-I{folder}", "-o", f"{folder}/lib/libamd_smi.so", str(source)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@installed
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+@pytest.mark.parametrize("visible", ["0", "GPU-11ff74a1"])
+def test_amd_s_cards_are_bound_by_uuid_and_their_counters_are_doubted(rocm, visible):
+    environment = {**os.environ, "ROCM_PATH": str(rocm), "CUDA_VISIBLE_DEVICES": visible}
+    done = subprocess.run([sys.executable, "-c", AMD], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines, found, detail, (first, second) = json.loads(done.stdout)
+    assert lines == [
+        ["11ff74a1-0000-1000-80aa-000000000001", "AMD Instinct MI210", "gfx90a", "0000:02:00.0"],
+        ["00ff74a1-0000-1000-80aa-000000000000", "AMD Instinct MI300X", "gfx942", "0000:01:00.0"],
+    ]
+    assert detail.endswith("AMD Instinct MI210, AMD Instinct MI300X")
+    for names, watts, powers in found:
+        assert names == [["gpu.0", "instant", 1.0], ["gpu.1", "counter", 0.001], ["gpu.1", "instant", 1.0]]
+        assert powers == [300.0, 120.0]
+        assert watts == pytest.approx(120.0, rel=0.25)
+    assert "without counter: ZeusGPUNotSupportedError" in first
+    assert "without average: ZeusGPUNotSupportedError" in second
