@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,10 +20,12 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from energybench.architecture import Network
 from energybench.errors import ConfigError, reason
+from energybench.power.calibration import Calibration
 from energybench.power.flags import FLAGS
 from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
+METER = "meter"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,26 @@ class Part:
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeterPart(Part):
+    """A meter, with what the core does around any meter.
+
+    Attributes:
+        calibration: device id (a GPU's UUID) -> correction of that board's energy.
+        also: a label -> a further meter, read beside; its channels are never part of energy_j.
+    """
+
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    also: dict[str, MeterPart] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MeterPart:
+        """From plain JSON values."""
+        calibration = {device: Calibration(**values) for device, values in data.get("calibration", {}).items()}
+        also = {label: cls.from_json(values) for label, values in data.get("also", {}).items()}
+        return cls(data["name"], data["options"], calibration, also)
 
 
 @dataclass(frozen=True)
@@ -274,7 +297,7 @@ class Experiment:
     model: Part
     dataset: Part
     engine: Part
-    meter: Part
+    meter: MeterPart
     gpu: Gpu
     batch: int
     seed: int
@@ -294,7 +317,8 @@ class Experiment:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Experiment:
         """The inverse of `to_json`."""
-        parts: dict[str, Any] = {kind: Part(**data[kind]) for kind in KINDS}
+        parts: dict[str, Any] = {kind: Part(**data[kind]) for kind in KINDS if kind != METER}
+        parts[METER] = MeterPart.from_json(data[METER])
         sections: dict[str, Any] = {name: schema(**data[name]) for name, schema in SECTIONS.items()}
         return cls(**parts, **sections, **{key: data[key] for key in NUMBERS})
 
@@ -341,7 +365,8 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
     for key in plain:
         if key not in TOP_LEVEL:
             raise unknown_key(str(key), registry)
-    parts: dict[str, Any] = {kind: _part(kind, plain.get(kind), registry) for kind in KINDS}
+    parts: dict[str, Any] = {kind: _part(kind, plain.get(kind), registry) for kind in KINDS if kind != METER}
+    parts[METER] = _meter(METER, plain.get(METER), registry)
     sections: dict[str, Any] = {
         name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()
     }
@@ -368,13 +393,49 @@ def _section(name: str, plain: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _part(kind: str, node: Any, registry: Registry) -> Part:
+def _meter(section: str, node: Any, registry: Registry) -> MeterPart:
+    """A meter's own options and, apart from them, the keys that are the core's."""
+    if not isinstance(node, dict):
+        return MeterPart(**vars(_part(METER, node, registry)))
+    core = _core_keys(section)
+    part = _part(METER, {key: value for key, value in node.items() if key not in core}, registry, section)
+    corrections = _mapping(f"{section}.calibration", node.get("calibration"), "UUID").items()
+    calibration = {device: _calibration(f"{section}.calibration.{device}", values) for device, values in corrections}
+    further = _mapping(f"{section}.also", node.get("also"), "label").items() if "also" in core else ()
+    also = {label: _meter(f"{section}.also.{label}", {"name": label, **values}, registry) for label, values in further}
+    return MeterPart(part.name, part.options, calibration, also)
+
+
+def _calibration(key: str, values: dict[str, Any]) -> Calibration:
+    try:
+        calibration: Calibration = fit(key, Calibration, values, "a calibration")
+    except ConfigError as error:
+        raise error if key in str(error) else ConfigError(f"{key}: {error}") from error
+    return calibration
+
+
+def _mapping(key: str, node: Any, of: str) -> dict[str, dict[str, Any]]:
+    values = {} if node is None else node
+    if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
+        raise ConfigError(f"{key}={node}: give a mapping, {of}: {{key: value}}")
+    return {str(name): {str(key): value for key, value in options.items()} for name, options in values.items()}
+
+
+def _core_keys(section: str) -> tuple[str, ...]:
+    """Keys of a meter's section that are the core's and not the meter's."""
+    if section == METER:
+        return ("calibration", "also")
+    return ("calibration",) if re.fullmatch(rf"{METER}\.also\.[^.]*", section) else ()
+
+
+def _part(kind: str, node: Any, registry: Registry, section: str = "") -> Part:
+    section = section or kind
     if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        raise ConfigError(f"{kind}={node}: choose one of {', '.join(registry.names(kind))}")
+        raise ConfigError(f"{section}={node}: choose one of {', '.join(registry.names(kind))}")
     options = {key: value for key, value in node.items() if key != "name"}
     name = node["name"]
-    schema = AUTOMATIC[kind] if name == AUTO and kind in AUTOMATIC else registry.get(kind, name).schema
-    fitted = fit(kind, schema, options, f"{kind} {name!r}")
+    schema = AUTOMATIC[kind] if name == AUTO and section in AUTOMATIC else registry.get(kind, name).schema
+    fitted = fit(section, schema, options, f"{kind} {name!r}")
     return Part(name, asdict(fitted))
 
 
@@ -386,11 +447,10 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
     """
     try:
         base = OmegaConf.structured(schema)
-        OmegaConf.set_readonly(base, False)
+        _make_writable(base)
         fitted: Any = OmegaConf.to_object(OmegaConf.merge(base, values))
     except ConfigKeyError as error:
-        key = error.full_key or str(error.key)
-        raise _unknown(f"{section}.{key}" if section else key, _keys(schema, section), owner) from error
+        raise _misspelt(error, section, schema, owner) from error
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, (section, error.full_key)))
         raise ConfigError(f"{key}: {reason(error)}") from error
@@ -398,8 +458,25 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
     return fitted
 
 
+def _misspelt(error: ConfigKeyError, section: str, schema: Any, owner: str) -> ConfigError:
+    """The keys that would do are those of the dataclass it stands in, which may be one within `schema`."""
+    key = error.full_key or str(error.key)
+    within = ".".join(filter(None, (section, key.rpartition(".")[0])))
+    inner = error.object_type if dataclasses.is_dataclass(error.object_type) else schema
+    return _unknown(f"{section}.{key}" if section else key, _keys(inner, within), owner)
+
+
+def _make_writable(node: Any) -> None:
+    """Lets values be merged into nodes of frozen dataclasses, those within others too."""
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            _make_writable(node[key])
+
+
 def _keys(schema: Any, section: str) -> list[str]:
-    return [f"{section}.{f.name}" if section else f.name for f in dataclasses.fields(schema)]
+    names = [f.name for f in dataclasses.fields(schema)]
+    return [f"{section}.{name}" if section else name for name in (*names, *_core_keys(section))]
 
 
 def _unknown(key: str, valid: Iterable[str], owner: str, hint: str = "") -> ConfigError:
@@ -416,6 +493,10 @@ def unknown_key(key: str, registry: Registry) -> ConfigError:
         return _unknown(key, TOP_LEVEL, "energybench")
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
+    if option.split(".")[0] in _core_keys(section):
+        return ConfigError(
+            f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
+        )
     takers = [
         f"{section}={entry.name}"
         for entry in registry.entries()

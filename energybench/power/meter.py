@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from energybench.availability import Availability
 from energybench.devices import Device
+
+if TYPE_CHECKING:
+    from energybench.power.calibration import Calibration
 
 Quantity = Literal["power_w", "energy_j"]
 Interpolation = Literal["linear", "hold"]
@@ -30,6 +33,8 @@ class Channel:
         estimated: True where no sensor stands behind the number.
         gain_uncertainty: relative standard uncertainty (k = 1) common to every window on this board.
         origin: where the number comes from, in words, with the source of `gain_uncertainty`.
+        calibration: the correction of this board's energy; a meter leaves it None, the core sets it where
+            `meter.calibration` names the board. Readings are never corrected.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Channel:
     estimated: bool = False
     gain_uncertainty: float = 0.0
     origin: str = ""
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class Source:
             for instantaneous.
         lag_s: time constant of a first-order low-pass that the sensor sees the power through, seconds; None: there is
             none, or it is not known.
-        time_uncertainty_s: standard uncertainty of the samples' own time stamps, seconds.
+        time_uncertainty_s: standard uncertainty of a sample's time, seconds, common to all of them: how far the
+            instrument's clock may be from CLOCK_MONOTONIC. 0: the read itself says when.
     """
 
     channel: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from energybench.power.calibration import corrected
 from energybench.power.fusion import filled, ranked, shape_for, shaped
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
@@ -89,7 +90,8 @@ class Timeline:
 
         Gaps add none: what they hide is not part of the energy.
 
-        *Common uncertainty* (k = 1): the channel's `gain_uncertainty` x energy.
+        *Common uncertainty* (k = 1): the channel's `gain_uncertainty` x energy. Where the channel has a calibration, its
+        correction is made last.
 
         Raises:
             ValueError: the window ends before it starts.
@@ -101,7 +103,7 @@ class Timeline:
             return self._nothing(start_ns, end_ns)
         best = self._main(window)
         readings, gap_ns = _readings(best, start_ns, end_ns)
-        return ChannelEnergy(
+        found = ChannelEnergy(
             energy_j=window.energy_j,
             independent_u_j=float(np.sqrt(window.variance_j2 + self._rounding_j2(window))),
             common_u_j=self._channel.gain_uncertainty * abs(window.energy_j),
@@ -115,6 +117,8 @@ class Timeline:
             update_s=best.updates.beat_s(),
             doubts=self._doubts(window, start_ns, end_ns, readings),
         )
+        calibration = self._channel.calibration
+        return corrected(found, (end_ns - start_ns) / 1e9, calibration) if calibration is not None else found
 
     def _main(self, window: _Window) -> _Known:
         """The source of the totals: the best that gave any noticeable part, else the one that gave most."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from energybench import devices as _devices
 from energybench.architecture import Network
-from energybench.config import AUTO, Experiment, Part, fit, make, make_architecture
+from energybench.config import AUTO, Experiment, MeterPart, Part, fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
-from energybench.power.meter import Meter
+from energybench.power.calibration import Calibration, calibrated
+from energybench.power.meter import Channel, Meter, Session
 from energybench.registry import Registry
 from energybench.run.engine import Engine
 
@@ -59,10 +60,25 @@ def default(registry: Registry, kind: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class NamedMeter:
-    """A meter and the name it was chosen by."""
+    """A meter and the name it was chosen by.
+
+    Attributes:
+        name: as it is registered.
+        meter: the meter.
+        calibration: device id -> correction.
+        beside: whether it was asked for beside the one that reads the devices that train.
+    """
 
     name: str
     meter: Meter
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    beside: bool = False
+
+    def open(self, boards: Sequence[Device]) -> Session:
+        """Opens it on those of `boards` that it covers, beside them on the CPU too; raises MeterError."""
+        asked = _devices.unique([*boards, _devices.cpu_device()]) if self.beside else boards
+        session = self.meter.open([board for board in asked if self.meter.covers(board)])
+        return calibrated(session, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -241,9 +257,15 @@ def _defaults(registry: Registry, kind: str, name: str) -> Part:
     return Part(name, asdict(fit(kind, registry.get(kind, name).schema, {}, name)))
 
 
-def _meters(part: Part, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
-    """The meter of the devices that train first, then, with `auto`, the measuring ones of what stands beside them."""
+def _meters(part: MeterPart, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
+    """The meter of the devices that train first, then those of what stands beside them."""
     boards = _devices.unique(devices)
+    chosen = [replace(meter, calibration=part.calibration) for meter in _chosen(part, boards, registry)]
+    return [*chosen, *_further(part, boards, chosen, registry)]
+
+
+def _chosen(part: MeterPart, boards: Sequence[Device], registry: Registry) -> list[NamedMeter]:
+    """The meter that was asked for; with `auto`, the measuring ones of what stands beside the devices too."""
     if part.name != AUTO:
         return [NamedMeter(part.name, _opened(part.name, make(registry, "meter", part), boards))]
     order: dict[str, list[str]] = part.options["order"]
@@ -251,6 +273,39 @@ def _meters(part: Part, devices: Sequence[Device], registry: Registry) -> list[N
     if boards[0].kind != CPU:
         chosen.extend(_beside(order.get(CPU, []), registry))
     return chosen
+
+
+def _further(
+    part: MeterPart, boards: Sequence[Device], chosen: Sequence[NamedMeter], registry: Registry
+) -> list[NamedMeter]:
+    """The meters of `meter.also`, shown to work; none may count what energy_j counts, or take a channel's name."""
+    further: list[NamedMeter] = []
+    taken = {channel.name for named in chosen for channel in _channels(named, boards)} if part.also else set()
+    for label, options in part.also.items():
+        key, meter = f"meter.also.{label}", make(registry, "meter", options)
+        state = meter.check()
+        if not state.ok:
+            raise MeterError(f"{key}: {state}")
+        named = NamedMeter(options.name, meter, options.calibration, beside=True)
+        for channel in _channels(named, boards):
+            if channel.kind == boards[0].kind:
+                raise MeterError(
+                    f"{key}: its channel {channel.name!r} is of kind {channel.kind!r}, which energy_j adds up and "
+                    f"another meter reads; give it another kind, or choose meter={options.name}"
+                )
+            if channel.name in taken:
+                raise MeterError(f"{key}: another meter has a channel {channel.name!r}; give it another name")
+            taken.add(channel.name)
+        further.append(named)
+    return further
+
+
+def _channels(named: NamedMeter, boards: Sequence[Device]) -> list[Channel]:
+    session = named.open(boards)
+    try:
+        return list(session.channels)
+    finally:
+        session.close()
 
 
 def _first_meter(names: Sequence[str], boards: Sequence[Device], registry: Registry) -> NamedMeter:

@@ -120,8 +120,7 @@ class Supervisor:
         """Opens the meters, has the devices to itself, and begins to read them."""
         try:
             for named in self._plan.meters:
-                boards = [board for board in self._plan.boards if named.meter.covers(board)]
-                self.sessions.append(named.meter.open(boards))
+                self.sessions.append(named.open(self._plan.boards))
             self._lock(stack)
         except BaseException:
             for session in self.sessions:
