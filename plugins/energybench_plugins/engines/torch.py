@@ -123,9 +123,9 @@ class TorchEngine:
         try:
             if torch_build.cuda() is None:
                 return "the installed torch is the CPU build; install a CUDA build of torch"
-            code = torch_build.code()
         except DeviceError as error:
             return str(error)
+        code = torch_build.code()
         if code is None or not device.rank or code.runs_on(device.rank):
             return None
         return (
@@ -182,11 +182,11 @@ def _covered() -> str:
     """What the installed build trains on."""
     try:
         cuda = torch_build.cuda()
-        code = torch_build.code() if cuda else None
     except DeviceError as error:
         return str(error)
     if cuda is None:
         return "CPU build"
+    code = torch_build.code()
     return f"CUDA {cuda}" if code is None else f"CPU, and GPUs by code for compute capability {code}"
 
 

@@ -49,10 +49,10 @@ def cuda() -> str | None:
 
 
 def code() -> GpuCode | None:
-    """For which GPUs the installed CUDA build holds code; None where its library is not where builds have it.
-
-    Raises:
-        DeviceError: the library is there and cannot be read.
-    """
+    """For which GPUs the installed CUDA build holds code; None where its library does not tell: CUDA itself then will."""
     library = folder() / "lib" / "libtorch_cuda.so"
-    return gpu_code(library) if library.is_file() else None
+    try:
+        found = gpu_code(library)
+    except DeviceError:
+        return None
+    return found if found.machine or found.ptx else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,9 +53,9 @@ class Ranks:
         return torch.nn.parallel.DistributedDataParallel(
             module,
             device_ids=None if self._device.type == "cpu" else [self._device.index],
-            broadcast_buffers=False,  # a batch normalisation's statistics are brought together once an epoch
             gradient_as_bucket_view=True,
             bucket_cap_mb=bucket_mb,
+            **_without_buffers(),
         )
 
     def total(self, values: Any) -> Any:
@@ -77,3 +78,9 @@ class Ranks:
         told = torch.tensor([value], dtype=torch.float64)
         distributed.broadcast(told, 0)
         return float(told)
+
+
+def _without_buffers() -> dict[str, bool]:
+    """Leaves buffers alone, by the name that torch has for it: statistics are brought together once an epoch."""
+    options = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers": False}
