@@ -49,7 +49,7 @@ def cuda() -> str | None:
 
 
 def code() -> GpuCode | None:
-    """For which GPUs the installed CUDA build holds code; None where its library does not tell: CUDA itself then will."""
+    """For which GPUs the installed CUDA build holds code; None where its library does not tell: CUDA will."""
     library = folder() / "lib" / "libtorch_cuda.so"
     try:
         found = gpu_code(library)

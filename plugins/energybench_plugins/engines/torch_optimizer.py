@@ -142,7 +142,7 @@ def restore_optimizer(optimizer: Any, names: Mapping[str, Any], state: Mapping[s
         if value is None or value.shape != tuple(tensor.shape):
             raise DataError(f"checkpoint: it holds no fitting state {name}; was another optimizer used?")
         with torch.no_grad():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            tensor.copy_(torch.from_numpy(np.array(value)))
 
 
 def _slots(optimizer: Any, names: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -222,7 +222,7 @@ class TorchTrainer:
                 found = "none" if value is None else str(value.shape)
                 raise DataError(f"checkpoint: parameter {name} of shape {found}; the network has {tuple(tensor.shape)}")
             with torch.no_grad():
-                tensor.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+                tensor.copy_(torch.from_numpy(np.array(value)))
         restore_optimizer(self.optimizer, named_tensors(self.net), state)
         if self._scaler is not None and f"scaler/{SCALER_STATE[0]}" in state:
             known = {name: state[f"scaler/{name}"].item() for name in SCALER_STATE}
