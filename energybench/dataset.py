@@ -5,7 +5,7 @@ Light by design: a plugin module imports this and no array library until `open`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -43,10 +43,13 @@ class Batch:
     Attributes:
         images: (N, C, H, W) float32, C-contiguous.
         labels: (N,) int64, from 0.
+        key: batches of one data set and one size with the same key hold the same samples all through a run, so that an
+            engine may keep them on the device; None for a batch that need not come again.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
+    key: Hashable | None = None
 
 
 class Dataset(Protocol):

@@ -68,6 +68,7 @@ class Source:
             none, or it is not known.
         time_uncertainty_s: standard uncertainty of a sample's time, seconds, common to all of them: how far the
             instrument's clock may be from CLOCK_MONOTONIC. 0: the read itself says when.
+        stamps_reads: whether a sample's time is when the sensor was asked, and not when it took the value.
     """
 
     channel: str
@@ -81,6 +82,7 @@ class Source:
     averaging_s: float | None = None
     lag_s: float | None = None
     time_uncertainty_s: float = 0.0
+    stamps_reads: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,9 @@ class Timeline:
 
         Gaps add none: what they hide is not part of the energy.
 
-        *Common uncertainty* (k = 1): the channel's `gain_uncertainty` x energy. Where the channel has a calibration, its
-        correction is made last.
+        *Common uncertainty* (k = 1): the channel's `gain_uncertainty` x energy.
+
+        Where the channel has a calibration, its correction is made last.
 
         Raises:
             ValueError: the window ends before it starts.

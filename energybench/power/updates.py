@@ -82,7 +82,7 @@ class Beat:
 def updates(source: Source, columns: Columns | None) -> Updates:
     """The values of one source and when they were taken.
 
-    A source that stamps its samples is taken at its word, within `source.time_uncertainty_s`. One that declares
+    A source that stamps its updates is taken at its word, within `source.time_uncertainty_s`. One that declares
     `update_s` has its beat looked for; readings of the same update count once, and one so close to an update that it
     may show the value before or after it does not count. Where no beat fits, and where none is declared, each reading
     stands for the middle of its read.
@@ -94,8 +94,11 @@ def updates(source: Source, columns: Columns | None) -> Updates:
     order = np.argsort(time_ns, kind="stable")
     valid = np.isfinite(columns.value[order])
     kept, failed_ns = order[valid], time_ns[order[~valid]]
-    stamped = bool(len(kept)) and bool((columns.sensor_ns[kept] != NO_TIME).all())
+    told = bool(len(kept)) and bool((columns.sensor_ns[kept] != NO_TIME).all())
+    stamped = told and not source.stamps_reads
     start_ns, end_ns = columns.read_start_ns[kept], columns.read_end_ns[kept]
+    if told and source.stamps_reads:
+        start_ns = end_ns = columns.sensor_ns[kept]
     if not stamped and source.update_s:
         found = _located(source, start_ns, end_ns, columns.value[kept], failed_ns)
         if found is not None:

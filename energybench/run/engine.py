@@ -6,9 +6,10 @@ network, the optimiser and the devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from energybench.architecture import Network
 from energybench.availability import Availability
@@ -32,6 +33,7 @@ class Task:
         devices: the devices of this worker.
         rank: number of this worker among `world`.
         world: number of workers of this run.
+        directory: the run's folder; None outside a run.
     """
 
     experiment: Experiment
@@ -39,6 +41,7 @@ class Task:
     devices: tuple[Device, ...]
     rank: int = 0
     world: int = 1
+    directory: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ class Evaluation:
 
 
 class Trainer(Protocol):
-    """A network on its devices, ready to train. Work is asynchronous until `synchronize`."""
+    """A network on its devices, ready to train. Work is asynchronous until `synchronize`.
+
+    Of several workers each is given the same batches and trains on its own part of them; what `take_loss` and
+    `evaluate` tell is that of all, the same on each.
+    """
 
     def begin_epoch(self, epoch: int, lr: float) -> None:
         """Sets the learning rate and every random state, so that an epoch does not depend on how it was reached."""
@@ -96,6 +103,26 @@ class Trainer(Protocol):
 
     def environment(self) -> Mapping[str, str]:
         """What the framework says of itself: versions, libraries, threads."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A trainer whose framework has something to do once before it trains, such as compiling: each a phase by name."""
+
+    def preparations(self) -> Mapping[str, Callable[[Iterable[Batch], Iterable[Batch]], None]]:
+        """Name of the phase -> what is done in it, in order.
+
+        Each is called with as many training batches as it cares to take, and one validation batch or none. Weights,
+        optimiser and random state end as they began.
+        """
+
+
+@runtime_checkable
+class Agreeing(Protocol):
+    """A trainer of one worker among several, which must all do the same steps."""
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value, on every rank. Every rank calls it as often; it waits for rank 0 but for no device."""
 
 
 class Engine(Protocol):

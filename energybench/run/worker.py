@@ -27,12 +27,15 @@ from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Task, Trainer
+from energybench.run.engine import Agreeing, Preparing, Task, Trainer
 from energybench.run.events import EventWriter
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
 
 PROGRESS_PERIOD_S = 1.0
+LOOK_PERIOD_S = 0.25
+"""How often several workers look at the clock together."""
+
 CHECKPOINT_FILE = "checkpoint.npz"
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""
@@ -140,11 +143,13 @@ class Loop:
         self._steps = 0
         self._seconds = 0.0
         self._reached = False
+        self._next_look = 0
 
     def run(self) -> dict[str, float]:
         """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
         trainer, dataset = self._load()
         self._rest()
+        self._prepare(trainer, dataset)
         self._warm_up(trainer, dataset)
         while not self._spent():
             self._epoch += 1
@@ -164,7 +169,8 @@ class Loop:
         self._info = plugin.info()
         architecture = make_architecture(registry, experiment.model, self._info.classes)
         engine = make(registry, "engine", experiment.engine)
-        task = Task(experiment, architecture, self._assignment.devices, self._assignment.rank, self._assignment.world)
+        given = self._assignment
+        task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
         dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
         self._resume(trainer)
@@ -212,14 +218,28 @@ class Loop:
             time.sleep(seconds)
             self._events.emit("ended", CONTEXT)
 
+    def _prepare(self, trainer: Trainer, dataset: Dataset) -> None:
+        if not isinstance(trainer, Preparing):
+            return
+        for name, prepare in trainer.preparations().items():
+            self._events.emit("started", name)
+            prepare(*self._samples(name, dataset))
+            trainer.synchronize()
+            self._events.emit("ended", name)
+
+    def _samples(self, phase: str, dataset: Dataset) -> tuple[Iterator[Batch], Iterator[Batch]]:
+        """Training batches without end, and one validation batch if there is validation."""
+        batch = self._experiment.batch
+        validation = dataset.batches("validation", batch, 0) if self._validates() else iter(())
+        return self._telling(phase, None, _endless(dataset, batch)), _first(validation, 1)
+
     def _warm_up(self, trainer: Trainer, dataset: Dataset) -> None:
         steps = self._experiment.measure.warmup_steps
         if not steps:
             return
         self._events.emit("started", "warmup")
-        validation = dataset.batches("validation", self._experiment.batch, 0) if self._validates() else iter(())
-        training = self._telling("warmup", None, _first(_endless(dataset, self._experiment.batch), steps))
-        trainer.warm_up(training, _first(validation, 1))
+        training, validation = self._samples("warmup", dataset)
+        trainer.warm_up(_first(training, steps), validation)
         trainer.synchronize()
         self._events.emit("ended", "warmup", None, {"steps": steps, "images": steps * self._experiment.batch})
 
@@ -236,14 +256,36 @@ class Loop:
             if now - told >= PROGRESS_PERIOD_S:
                 told = now
                 self._tell(trainer, epoch, steps, now - started)
-            if self._spent_inside(now - started):
+            if self._ends(trainer, steps, now - started):
                 break
         loss = trainer.take_loss()
-        self._seconds += time.monotonic() - started
+        self._seconds += self._agreed(trainer, time.monotonic() - started)
         values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, steps, 0.0), "loss": loss}
         self._events.emit("ended", "train", epoch, values)
         self._check(loss, epoch)
         return loss
+
+    def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
+        """Whether the budget is spent; of several workers, by the clock of the first.
+
+        They look at the clock together, after as many steps as the first expects to take a while.
+        """
+        if self._alone or self._experiment.budget.seconds is None:
+            return self._spent_inside(elapsed_s)
+        if self._steps < self._next_look and not self._out_of_steps():
+            return False
+        left_s = self._experiment.budget.seconds - self._seconds - elapsed_s
+        ahead = max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1) if left_s > 0 else 0
+        ahead = int(self._agreed(trainer, ahead))
+        self._next_look = self._steps + ahead
+        return not ahead or self._out_of_steps()
+
+    @property
+    def _alone(self) -> bool:
+        return self._assignment.world == 1
+
+    def _agreed(self, trainer: Trainer, value: float) -> float:
+        return trainer.agree(value) if not self._alone and isinstance(trainer, Agreeing) else value
 
     def _tell(self, trainer: Trainer, epoch: int, steps: int, elapsed_s: float) -> None:
         loss = trainer.recent_loss()
@@ -302,10 +344,12 @@ class Loop:
         return by_epochs or self._reached or self._spent_inside(0.0)
 
     def _spent_inside(self, elapsed_s: float) -> bool:
-        budget = self._experiment.budget
-        by_steps = budget.steps is not None and self._steps >= budget.steps
-        by_time = budget.seconds is not None and self._seconds + elapsed_s >= budget.seconds
-        return by_steps or by_time
+        seconds = self._experiment.budget.seconds
+        return self._out_of_steps() or (seconds is not None and self._seconds + elapsed_s >= seconds)
+
+    def _out_of_steps(self) -> bool:
+        steps = self._experiment.budget.steps
+        return steps is not None and self._steps >= steps
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

@@ -68,15 +68,29 @@ def test_pixels_are_standard_normal():
     assert images.std() == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_small_pool_goes_round(monkeypatch):
-    monkeypatch.setattr(synthetic, "POOL_BYTES", 4 * 60 * 8)  # eight images
-    dataset = opened()
-    parts = list(dataset.batches("train", 5, 1))
+def test_a_small_pool_goes_round_in_whole_batches(monkeypatch):
+    monkeypatch.setattr(synthetic, "POOL_BYTES", 4 * 60 * 13)  # 13 images
+    parts = list(opened().batches("train", 5, 1))
     images = np.concatenate([part.images for part in parts])
     assert len(images) == 50
     assert all(part.images.flags.c_contiguous for part in parts)
-    np.testing.assert_array_equal(images, images[np.arange(50) % 8])
-    assert len(np.unique(images[:8, 0, 0, 0])) == 8
+    np.testing.assert_array_equal(images, images[np.arange(50) % 10])
+    assert len(np.unique(images[:10, 0, 0, 0])) == 10
+
+
+@pytest.mark.parametrize("pool", [13, 3])
+def test_batches_of_the_same_key_and_size_are_the_same(monkeypatch, pool):
+    monkeypatch.setattr(synthetic, "POOL_BYTES", 4 * 60 * pool)
+    dataset, seen = opened(), {}
+    for part in [
+        *dataset.batches("train", 5, 1),
+        *dataset.batches("validation", 5, 1),
+        *dataset.batches("train", 5, 2),
+    ]:
+        first = seen.setdefault((part.key, len(part.labels)), part)
+        np.testing.assert_array_equal(part.images, first.images)
+        np.testing.assert_array_equal(part.labels, first.labels)
+    assert len(seen) == (3 if pool == 13 else 2)  # the last batch of a validation has 3 samples
 
 
 def test_a_pool_smaller_than_a_batch(monkeypatch):

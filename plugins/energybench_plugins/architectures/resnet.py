@@ -1,8 +1,9 @@
-"""Two residual networks of bottlenecks: ResNetIm for images, and the gait ResNet for stacked optical flow.
+"""Residual networks of bottlenecks: ResNetIm for images, the gait ResNet for stacked optical flow, and ResNet-50.
 
-A reconstruction: the study's abstract gives the numbers of layers, 94 and 167, and no more. The block is the bottleneck
-of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride on the 3x3 convolution; stages of
-[2, 2, 2, 2] and [3, 4, 6, 2] bottlenecks are those with which the counts come out.
+The first two are a reconstruction: the study's abstract gives the numbers of layers, 94 and 167, and no more. The block
+is the bottleneck of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride on the 3x3
+convolution; stages of [2, 2, 2, 2] and [3, 4, 6, 2] bottlenecks are those with which the counts come out. With
+[3, 4, 6, 3] the same function makes ResNet-50 in the form that benchmarks call v1.5.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ EXPANSION = 4
 BN_EPS = 1e-5
 IMAGE_STAGES = (2, 2, 2, 2)
 GAIT_STAGES = (3, 4, 6, 2)
+RESNET50_STAGES = (3, 4, 6, 3)
 RGB_CHANNELS = 3
 
 
@@ -59,6 +61,17 @@ class ResnetOptions:
     input_size: int = 60
 
 
+@dataclass(frozen=True)
+class Resnet50Options:
+    """Options of `model=resnet50`.
+
+    Attributes:
+        input_size: height and width of an RGB sample in pixels.
+    """
+
+    input_size: int = 224
+
+
 def resnetim(options: ResnetImOptions, classes: int) -> Architecture:
     """Describes ResNetIm; raises ConfigError for an input that is too small.
 
@@ -78,6 +91,13 @@ def resnet(options: ResnetOptions, classes: int) -> Architecture:
     layers = bottleneck_network(GAIT_STAGES, classes)
     shape = square_input("resnet", layers, options.channels, options.input_size)
     return Architecture("resnet", shape, classes, layers, counted_nodes=("loss", "top-1", "top-5"))
+
+
+def resnet50(options: Resnet50Options, classes: int) -> Architecture:
+    """Describes ResNet-50 v1.5; raises ConfigError for an input that is too small."""
+    layers = bottleneck_network(RESNET50_STAGES, classes)
+    shape = square_input("resnet50", layers, RGB_CHANNELS, options.input_size)
+    return Architecture("resnet50", shape, classes, layers)
 
 
 def bottleneck_network(stages: tuple[int, ...], classes: int) -> tuple[Layer, ...]:
@@ -114,6 +134,7 @@ def _convolution(channels: int, kernel: int, stride: int = 1) -> tuple[Layer, ..
 
 
 def energybench_register_architectures(register: Register) -> None:
-    """Registers `resnetim` and `resnet`."""
+    """Registers `resnetim`, `resnet` and `resnet50`."""
     register("resnetim", resnetim, ResnetImOptions)
+    register("resnet50", resnet50, Resnet50Options)
     register("resnet", resnet, ResnetOptions)

@@ -61,7 +61,7 @@ class Synthetic:
 
 
 class SyntheticDataset:
-    """A pool of random samples, walked through again and again."""
+    """A pool of random samples, walked through again and again in whole batches, which engines may keep."""
 
     def __init__(self, options: SyntheticOptions, shape: Shape, seed: int) -> None:
         import numpy as np
@@ -71,22 +71,30 @@ class SyntheticDataset:
         random = np.random.default_rng(seed)
         self._pool: NDArray[np.float32] = random.standard_normal((pool, *shape), dtype=np.float32)
         self._labels: NDArray[np.int64] = random.integers(0, options.classes, pool)
+        self._longer: dict[int, Batch] = {}
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`; the order is that of the pool, going round."""
         count = self._images[split]
         end = count if split == "validation" else count - batch + 1
-        for start in range(0, end, batch):
-            yield self._take(start, min(batch, count - start))
+        for number, start in enumerate(range(0, end, batch)):
+            yield self._take(number, batch, min(batch, count - start))
 
-    def _take(self, start: int, size: int) -> Batch:
+    def _take(self, number: int, batch: int, size: int) -> Batch:
+        """The first `size` of batch `number`: of those that the pool has room for, going round."""
+        if batch > len(self._pool):
+            return self._long(size)
+        first = number % (len(self._pool) // batch) * batch
+        return Batch(self._pool[first : first + size], self._labels[first : first + size], key=first)
+
+    def _long(self, size: int) -> Batch:
+        """A batch longer than the pool: made once, as others would be waited for at each step."""
         import numpy as np
 
-        first = start % len(self._pool)
-        if first + size <= len(self._pool):
-            return Batch(self._pool[first : first + size], self._labels[first : first + size])
-        chosen = np.arange(first, first + size) % len(self._pool)
-        return Batch(self._pool[chosen], self._labels[chosen])
+        if size not in self._longer:
+            chosen = np.arange(size) % len(self._pool)
+            self._longer[size] = Batch(self._pool[chosen], self._labels[chosen], key=0)
+        return self._longer[size]
 
 
 def energybench_register_datasets(register: Register) -> None:

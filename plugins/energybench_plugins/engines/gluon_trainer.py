@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from energybench_plugins.engines.gluon_check import require_classifier
 from energybench_plugins.engines.gluon_flops import training_flops
 from energybench_plugins.engines.gluon_optimizer import optimizer_state, reset_optimizer, restore_optimizer
 from energybench_plugins.engines.mxnet_build import installed_build
+from energybench_plugins.engines.process_memory import resident_bytes
 
 amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not import by itself
 
@@ -295,15 +295,6 @@ def optimizer_options(recipe: Training, lr: float, half: bool) -> dict[str, Any]
     """The options MXNet's optimiser of that name takes; half precision keeps a float32 copy of the weights."""
     options: dict[str, Any] = {"learning_rate": lr, "wd": recipe.weight_decay, "multi_precision": half}
     return options if recipe.optimizer == "adam" else {**options, "momentum": recipe.momentum}
-
-
-def resident_bytes(field: str) -> int:
-    """VmRSS (memory of this process now) or VmHWM (its peak), from /proc/self/status; 0 where there is no such file."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def _edges(count: int, parts: int) -> Iterator[tuple[int, int]]:

@@ -172,10 +172,20 @@ class NvidiaSmiSession:
             )
         averaging = {"usage": sensors.usage_averaging_s, "average": 1.0, "instant": sensors.instant_averaging_s}
         self.sources += [
-            Source(channel, name, "power_w", self._period_s, resolution=0.01, update_s=sensors.update_s,
-                   averaging_s=averaging[name])
+            Source(
+                channel,
+                name,
+                "power_w",
+                self._period_s,
+                resolution=0.01,
+                update_s=sensors.update_s,
+                averaging_s=averaging[name],
+                lag_s=sensors.lag_s if name == "usage" else None,
+                time_uncertainty_s=STAMP_S / math.sqrt(12),
+                stamps_reads=True,
+            )
             for name in told
-        ]  # fmt: skip
+        ]
         gain, reason = gain_of(sensors, options.gain_uncertainty)
         notes = [
             f"nvidia-smi, driver {card['driver_version']}: {', '.join(told)}, asked every {1000 * self._period_s:g} ms",

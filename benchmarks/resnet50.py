@@ -1,0 +1,175 @@
+"""ResNet-50 v1.5, bf16, channels last: energybench's torch engine against loops written by hand and timm's, in turn.
+
+Every contestant is a process of its own that becomes ready once; then each trains for a window, in rounds (A B C A B C
+...), until --seconds are over. Raw windows go to --out after each round; those of a further call are added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from contest import Contestant, Counter
+
+HERE = Path(__file__).parent
+OURS = {
+    "energybench": ["engine.compile=default"],
+    "energybench-autotune": ["engine.compile=max-autotune-no-cudagraphs"],
+    "energybench-graph": ["engine.compile=none"],
+    "energybench-eager": ["engine.compile=none", "engine.graph=false"],
+}
+HAND = ("eager", "compile", "graph", "timm", "timm-compile")
+BEST = ("graph", "compile", "eager")
+
+
+def contestants(names: list[str], batch: int, given: argparse.Namespace) -> list[Contestant]:
+    size = ["--size", str(given.size), "--device", given.device, "--mode", given.mode]
+    size += ["--precision", given.precision]
+    found = []
+    for name in names:
+        if name in OURS:
+            command = [str(HERE / "resnet50_ours.py"), *overrides(name, batch, given)]
+        else:
+            command = [str(HERE / "resnet50_by_hand.py"), name, "--batch", str(batch), *size]
+        found.append(Contestant(name, command, batch))
+    return found
+
+
+def overrides(name: str, batch: int, given: argparse.Namespace) -> list[str]:
+    ours = OURS[name]
+    if given.device == "cpu":
+        ours = [text for text in ours if not text.startswith("engine.graph")]
+    return [
+        *(
+            "model=resnet50",
+            "engine=torch",
+            f"batch={batch}",
+            f"precision={given.precision}",
+            "engine.channels_last=true",
+        ),
+        *("gpu=cpu" if given.device == "cpu" else "gpu=hopper", "budget.epochs=null", "budget.seconds=1"),
+        *("dataset.images=100000000", "measure.warmup_steps=3", "training.schedule=constant", "training.lr=0.0001"),
+        *(f"model.input_size={given.size}", "tracking=none", *ours, *given.override),
+    ]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return values[0], math.nan
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), float(t.ppf(0.975, len(values) - 1)) * spread
+
+
+def table(found: list[Contestant]) -> str:
+    lines = [f"{'contestant':22}{'batch':>6}{'images/s':>12}{'W':>8}{'J/image':>10}{'ready s':>9}  ours / it (95 %)"]
+    ours = next((one for one in found if one.name == "energybench" and one.windows), None)
+    for one in found:
+        if not one.windows:
+            lines.append(f"{one.name:22}{one.batch:6}  failed: {one.failure[:90]}")
+            continue
+        mean = {key: statistics.mean(known) if (known := numbers(one, key)) else math.nan for key in one.windows[0]}
+        line = (
+            f"{one.name:22}{one.batch:6}{mean['images_per_s']:12,.1f}{mean['power_w']:8.1f}{mean['j_per_image']:10.4f}"
+        )
+        line += f"{one.ready_s or math.nan:9.1f}"
+        if ours is not None and one is not ours:
+            pairs = zip(numbers(ours, "images_per_s"), numbers(one, "images_per_s"), strict=False)
+            middle, half = interval([mine / theirs for mine, theirs in pairs])
+            line += f"  {middle:.4f} ± {half:.4f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def numbers(one: Contestant, key: str) -> list[float]:
+    return [value for window in one.windows if (value := window[key]) is not None]
+
+
+def run(batch: int, given: argparse.Namespace, counter: Counter, earlier: list[dict], end: float) -> list[Contestant]:
+    found = contestants(given.contestants, batch, given)
+    for one in found:
+        known = next((old for old in earlier if (old["name"], old["batch"]) == (one.name, batch)), None)
+        one.windows = list(known["windows"]) if known else []
+    logs = Path(tempfile.mkdtemp())
+    cache = given.cache or str(logs / "cache")
+    environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
+    try:
+        for one in found:  # imports overlap; what follows must have the device for itself
+            one.start(logs / f"{one.name}-{batch}.err", environment)
+        for one in found:
+            if time.monotonic() < end:
+                one.prepare()
+                said = one.failure or f"ready in {one.ready_s:.1f} s"
+                print(f"batch {batch} {one.name}: {said}", flush=True)
+            else:
+                one.failure = "no time left to become ready"
+        running = [one for one in found if one.ready_s is not None]
+        for one in running:
+            one.turn(given.window / 2, counter)  # uncounted
+            one.windows.pop()
+        for _ in range(given.rounds):
+            if time.monotonic() + given.window * len(running) > end:
+                break
+            for one in running:
+                if not one.failure:
+                    one.turn(given.window, counter)
+            save(given, counter, [*others(earlier, batch), *(one.to_json() for one in found)])
+    finally:
+        for one in found:
+            one.stop()
+    return found
+
+
+def others(earlier: list[dict], batch: int) -> list[dict]:
+    return [old for old in earlier if old["batch"] != batch]
+
+
+def save(given: argparse.Namespace, counter: Counter, data: list[dict]) -> None:
+    if given.out:
+        import torch
+
+        machine = {"device": counter.name(), "driver": counter.driver(), "torch": torch.__version__}
+        machine |= {"python": platform.python_version(), "window_s": given.window, "size": given.size}
+        Path(given.out).write_text(json.dumps({"machine": machine, "contestants": data}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--contestants", nargs="+", default=["energybench", *HAND], choices=[*OURS, *HAND])
+    parser.add_argument("--mode", default="default", help="of torch.compile in the loops written by hand")
+    parser.add_argument("--override", nargs="*", default=[], help="further overrides of ours")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--window", type=float, default=4.0, help="seconds each trains in a round")
+    parser.add_argument("--seconds", type=float, default=540.0, help="of all")
+    parser.add_argument("--cache", help="of compilers; kept for a further call")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
+    parser.add_argument("--out")
+    given = parser.parse_args()
+    if given.quick:
+        given.size, given.batch, given.window, given.rounds, given.precision = 32, [2], 0.5, 2, "fp32"
+    begun, counter = time.monotonic(), Counter(given.device)
+    done: list[Contestant] = []
+    earlier = json.loads(Path(given.out).read_text())["contestants"] if given.out and Path(given.out).exists() else []
+    for index, batch in enumerate(given.batch):
+        end = begun + given.seconds * (index + 1) / len(given.batch)
+        found = run(batch, given, counter, earlier, end)
+        earlier = [*others(earlier, batch), *(one.to_json() for one in found)]
+        done += found
+        print(table(found), flush=True)
+    save(given, counter, earlier)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Networks x batches x precisions x ways of running a step, each cell a run of energybench with its own meter.
+
+The order is shuffled by --seed. A cell that stands in --out is not run again, so that the grid can be made in several
+visits of --seconds each; the table shows all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from energybench.cells import arguments, extend_search_path, read
+from energybench.errors import EnergybenchError
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute
+from energybench.run.preflight import Machine, prepare
+
+MODELS = ("caffenet", "resnetim", "resnet", "cnn2d")
+WAYS = {
+    "eager": ["engine.graph=false", "engine.compile=none"],
+    "graph": ["engine.graph=true", "engine.compile=none"],
+    "compiled": ["engine.graph=true", "engine.compile=default"],
+}
+RETRIED = ("crashed", "killed", "hung", "error", "meter", "internal", "interrupted")
+"""Kinds of failure after which a cell is run again in the next visit."""
+
+KEPT = (
+    *("images_per_s", "power_mean_w", "energy_per_image_j", "gflops_per_w", "gflops_per_s", "energy_j", "images"),
+    *("energy_uncertainty_j", "energy_independent_uncertainty_j", "time_s", "power_idle_w", "memory_peak_bytes"),
+    *("compile.time_s", "compile.energy_j", "capture.time_s", "capture.energy_j", "warmup.energy_j"),
+)
+
+
+class Silent:
+    def update(self, moment: object) -> None:
+        pass
+
+
+def overrides(model: str, batch: int, precision: str, way: str, given: argparse.Namespace) -> list[str]:
+    ways = WAYS[way]
+    if given.device == "cpu":
+        ways = [text for text in ways if "graph" not in text]
+    return [
+        *(f"model={model}", f"batch={batch}", f"precision={precision}", "engine=torch", *ways),
+        *("gpu=cpu" if given.device == "cpu" else "gpu=auto", "budget.epochs=null", f"budget.seconds={given.cell}"),
+        *("dataset.images=100000000", "tracking=none", f"measure.baseline_s={given.baseline}", f"seed={given.seed}"),
+        *([f"engine.compile_cache={given.cache}"] if given.cache else []),
+        *(["dataset=synthetic"] if model == "lenet" else []),  # the others bring it
+        *([f"model.input_size={given.size}"] if given.size else []),
+    ]
+
+
+def cell(key: tuple[str, int, str, str], given: argparse.Namespace, machine: Machine) -> dict:
+    """What one run gave: the metrics that are shown, its flags, or why there are none."""
+    model, batch, precision, way = key
+    found: dict = {"model": model, "batch": batch, "precision": precision, "way": way}
+    try:
+        command = read(arguments(overrides(*key, given)), machine.registry)
+        with tempfile.TemporaryDirectory() as directory:
+            result = execute(prepare(command.cells[0].experiment, machine), Place(Path(directory)), Silent())
+    except EnergybenchError as error:
+        return {**found, "failure": str(error)}
+    if result.failure is not None:
+        found["failure"] = f"{result.failure.kind}: {result.failure.message}"
+    kept = {name: result.metrics[name] for name in KEPT if name in result.metrics}
+    devices, engine = result.provenance["devices"], result.provenance["engine"]
+    return {
+        **found,
+        "metrics": kept,
+        "tags": result.tags,
+        "devices": devices,
+        "engine": engine,
+        "at": result.started_at,
+    }
+
+
+def line(found: dict) -> str:
+    head = f"{found['model']:10}{found['batch']:6} {found['precision']:5} {found['way']:9}"
+    if "failure" in found:
+        return f"{head} failed: {found['failure'][:100]}"
+    metrics = {name: found["metrics"].get(name, math.nan) for name in KEPT}
+    wide = metrics["energy_uncertainty_j"] / metrics["images"]
+    per_w = metrics["gflops_per_w"] * wide / metrics["energy_per_image_j"]
+    return (
+        f"{head}{metrics['images_per_s']:12,.0f}{metrics['power_mean_w']:8.1f}"
+        f"{1000 * metrics['energy_per_image_j']:10.3f} ± {1000 * wide:.3f}"
+        f"{metrics['gflops_per_w']:9.2f} ± {per_w:.2f}  {found['tags'].get('quality', '')}"
+    )
+
+
+HEAD = f"{'network':10}{'batch':>6} {'prec.':5} {'way':9}{'images/s':>12}{'W':>8}{'mJ/image':>10}{'':10}{'GFLOPS/W':>9}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "tf32", "bf16"])
+    parser.add_argument("--ways", nargs="+", default=["graph"], choices=list(WAYS))
+    parser.add_argument("--cell", type=float, default=8.0, help="seconds of training a cell")
+    parser.add_argument("--baseline", type=float, default=0.0, help="seconds of idle before each cell")
+    parser.add_argument("--size", type=int, help="input size of every network")
+    parser.add_argument("--cache", help="folder that keeps what was compiled; none: each cell compiles anew")
+    parser.add_argument(
+        "--seconds", type=float, default=540.0, help="of all; no cell is begun that may not end by then"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
+    parser.add_argument("--out")
+    given = parser.parse_args()
+    if given.quick:
+        given.models, given.batches, given.precisions, given.cell, given.ways = ["lenet"], [8], ["fp32"], 0.5, ["eager"]
+    path = Path(given.out) if given.out else None
+    done: list[dict] = json.loads(path.read_text())["cells"] if path and path.exists() else []
+    keys = list(itertools.product(given.models, given.batches, given.precisions, given.ways))
+    random.Random(given.seed).shuffle(keys)
+    done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
+    known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
+    registry = Registry()
+    extend_search_path(registry)
+    machine, begun, longest = Machine(registry), time.monotonic(), given.cell + 20.0
+    print(HEAD)
+    for key in keys:
+        if key in known:
+            continue
+        if time.monotonic() - begun + longest > given.seconds:
+            print("no time for another cell; call again with the same --out")
+            break
+        started = time.monotonic()
+        done.append(cell(key, given, machine))
+        longest = max(longest, time.monotonic() - started)
+        print(line(done[-1]), f" [{time.monotonic() - started:.1f} s]", flush=True)
+        if path:
+            path.write_text(json.dumps({"python": platform.python_version(), "cells": done}, indent=1) + "\n")
+    print(f"\n{HEAD}")
+    for found in sorted(done, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
+        print(line(found))
+
+
+if __name__ == "__main__":
+    main()

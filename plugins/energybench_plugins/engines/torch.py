@@ -1,0 +1,195 @@
+"""PyTorch: data-parallel by one process a device, through one code path on the CPU and on GPUs.
+
+This module is the light side; `torch_trainer` imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from energybench.availability import Availability
+from energybench.devices import CPU, Device
+from energybench.errors import ConfigError, DeviceError
+from energybench.hookspecs import Register
+from energybench.run.engine import Task, Trainer
+from energybench_plugins.engines import torch_build
+from energybench_plugins.engines.fatbin import dotted
+
+if TYPE_CHECKING:
+    from energybench.config import Experiment
+
+ENGINE = "torch"
+PROBE = "import torch; assert (torch.ones(2, 2) * 2).sum().item() == 8; print(torch.__version__)"
+PROBE_TIMEOUT_S = 120
+
+COMPILE_MODES = ("none", "default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
+GRAPHING_MODES = ("reduce-overhead", "max-autotune")
+"""Those that record CUDA graphs of their own."""
+
+TENSOR_CORES = 70
+"""Compute capability (7.0) from which half precision is fastest with the channels last."""
+
+AMPERE = 80
+"""Compute capability (8.0) from which there are tf32 and bf16."""
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """Options of `engine=torch`; null leaves a choice to the device and the precision.
+
+    Attributes:
+        channels_last: keep maps as (N, H, W, C) in memory; null: for tf32, bf16 and fp16 on GPUs with tensor cores.
+        compile: mode of torch.compile for forward and backward pass: none | default | max-autotune-no-cudagraphs |
+            reduce-overhead | max-autotune; the last two record CUDA graphs of their own and need `graph: false`.
+        compile_cache: folder that keeps what was compiled from run to run; null: a new one for each run, so that
+            every run compiles anew.
+        graph: record the whole step (forward, backward, optimiser) in one CUDA graph; null: on a GPU.
+        fused: update all parameters by one kernel.
+        bucket_mb: of several devices: megabytes of gradients that are added up together.
+    """
+
+    channels_last: bool | None = None
+    compile: str = "none"
+    compile_cache: str | None = None
+    graph: bool | None = None
+    fused: bool = True
+    bucket_mb: int = 25
+
+    def __post_init__(self) -> None:
+        if self.compile not in COMPILE_MODES:
+            raise ConfigError(f"engine.compile={self.compile}: give one of {', '.join(COMPILE_MODES)}")
+        if self.graph and self.compile in GRAPHING_MODES:
+            raise ConfigError(
+                f"engine.compile={self.compile} records CUDA graphs of its own; set engine.graph=false, "
+                "or use max-autotune-no-cudagraphs"
+            )
+        if self.bucket_mb < 1:
+            raise ConfigError(f"engine.bucket_mb={self.bucket_mb}: give a whole number from 1")
+
+    def graphs(self, device: Device) -> bool:
+        """Whether the step is recorded on `device`."""
+        if device.kind == CPU or self.compile in GRAPHING_MODES:
+            return False
+        return self.fused if self.graph is None else self.graph
+
+    def last(self, device: Device, precision: str) -> bool:
+        """Whether maps are kept with the channels last on `device`."""
+        if self.channels_last is not None:
+            return self.channels_last
+        return device.kind != CPU and precision != "fp32" and device.rank >= TENSOR_CORES
+
+
+class TorchEngine:
+    """See `energybench.run.engine.Engine`."""
+
+    def __init__(self, options: TorchOptions) -> None:
+        self._options = options
+
+    def check(self) -> Availability:
+        """By the metadata of the installed distribution."""
+        version = torch_build.version()
+        if version is None:
+            return Availability(False, "PyTorch is not installed", "pip install 'energybench[torch]'")
+        return Availability(True, f"torch {version}")
+
+    def probe(self) -> Availability:
+        """Imports PyTorch in a fresh interpreter and multiplies there."""
+        state = self.check()
+        if not state.ok:
+            return state
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            return Availability(False, f"{state.detail} did not start within {PROBE_TIMEOUT_S} s", "try it by hand")
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return Availability(False, f"{state.detail} does not start: {said}", "reinstall energybench[torch]")
+        return Availability(True, f"{state.detail}, {_covered()}")
+
+    def refuses(self, device: Device) -> str | None:
+        """A GPU for which the installed build holds no code: the CPU build any.
+
+        A GPU whose compute capability its meter does not tell (rank 0) is left to CUDA itself.
+        """
+        if device.kind == CPU:
+            return None
+        try:
+            if torch_build.cuda() is None:
+                return "the installed torch is the CPU build; install a CUDA build of torch"
+        except DeviceError as error:
+            return str(error)
+        code = torch_build.code()
+        if code is None or not device.rank or code.runs_on(device.rank):
+            return None
+        return (
+            f"the installed torch holds code for compute capability {code}, and none that runs on "
+            f"{dotted(device.rank)}; install another build of torch, or use engine=gluon"
+        )
+
+    def validate(self, experiment: Experiment, devices: Sequence[Device]) -> None:
+        """Precision, graphs and fusing, as far as the device has them."""
+        device = devices[0]
+        _check_precision(experiment.precision, device)
+        graph = self._options.graph
+        if graph and device.kind == CPU:
+            raise ConfigError("engine.graph=true: CUDA graphs are for GPUs; use engine.graph=null")
+        if graph and not self._options.fused and experiment.training.optimizer in ("sgd", "nag"):
+            raise ConfigError(
+                f"engine.fused=false: {experiment.training.optimizer} then reads its learning rate on the host, which "
+                "no CUDA graph can; use engine.fused=true, or engine.graph=false"
+            )
+
+    def workers(self, devices: Sequence[Device]) -> Sequence[Sequence[Device]]:
+        """One process a device."""
+        return [[device] for device in devices]
+
+    def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
+        """The worker sees exactly its card, on the CPU none. All workers are on this machine: they meet on loopback."""
+        visible = ",".join(device.uuid for device in devices if device.kind != CPU)
+        meeting = {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+        return {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": visible,
+            "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",  # its queries break the recording of a CUDA graph
+            **meeting,
+        }
+
+    def trainer(self, task: Task) -> Trainer:
+        """Builds the network; imports PyTorch."""
+        from energybench_plugins.engines.torch_trainer import TorchTrainer
+
+        return TorchTrainer(task, self._options)
+
+
+def _check_precision(precision: str, device: Device) -> None:
+    if precision == "tf32" and device.kind == CPU:
+        raise ConfigError("precision=tf32: the CPU has no such arithmetic; use fp32, or a GPU from Ampere on")
+    if precision in ("tf32", "bf16") and device.kind != CPU and 0 < device.rank < AMPERE:
+        raise ConfigError(
+            f"precision={precision}: {device.name} has compute capability {dotted(device.rank)}, and it takes 8.0; "
+            "use fp32 or fp16"
+        )
+
+
+def _covered() -> str:
+    """What the installed build trains on."""
+    try:
+        cuda = torch_build.cuda()
+    except DeviceError as error:
+        return str(error)
+    if cuda is None:
+        return "CPU build"
+    code = torch_build.code()
+    return f"CUDA {cuda}" if code is None else f"CPU, and GPUs by code for compute capability {code}"
+
+
+def energybench_register_engines(register: Register) -> None:
+    """Registers `torch`."""
+    register(ENGINE, TorchEngine, TorchOptions)

@@ -1,0 +1,52 @@
+"""torch.compile, with a cache of its own for each run unless one is asked for. Imports PyTorch."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from energybench_plugins.engines.torch import TorchOptions
+
+FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Variables that name the compilers' caches -> their folder in ours."""
+
+
+class Compiler:
+    """Compiles modules as the options say.
+
+    Attributes:
+        state: "cold" where everything is compiled anew, "warm" where the cache holds what other runs left, "none".
+
+    Args:
+        options: of the engine.
+        directory: the run's folder; None: the system's for temporary files.
+    """
+
+    def __init__(self, options: TorchOptions, directory: Path | None) -> None:
+        self._mode = options.compile
+        if not self.compiles:
+            self.state = "none"
+            return
+        if options.compile_cache is None:
+            cache = Path(tempfile.mkdtemp(prefix="compiled-", dir=directory))
+            atexit.register(shutil.rmtree, cache, ignore_errors=True)
+        else:
+            cache = Path(options.compile_cache).expanduser().absolute()
+        self.state = "warm" if cache.is_dir() and any(cache.iterdir()) else "cold"
+        for variable, folder in FOLDERS.items():
+            os.environ[variable] = str(cache / folder)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether anything is compiled."""
+        return self._mode != "none"
+
+    def __call__(self, module: Any) -> Any:
+        """The module, compiled for the shapes it is first called with; as it is where nothing is compiled."""
+        return torch.compile(module, mode=self._mode, dynamic=False) if self.compiles else module

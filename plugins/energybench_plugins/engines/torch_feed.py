@@ -1,0 +1,185 @@
+"""Brings batches to the device: those that come again stay there, others are copied while the device still works.
+
+Imports PyTorch: only for the training process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from energybench.architecture import Shape
+from energybench.dataset import Batch
+
+SLOTS = 3
+"""Batches on their way: one that is trained on, one that is copied, one that is made."""
+
+RESIDENT_BYTES = 2 * 1024**3
+"""Most memory on the device for batches that come again."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How images lie on the device.
+
+    Attributes:
+        device: a torch.device.
+        dtype: of the arithmetic, and so of the images: float32, bfloat16 or float16.
+        memory_format: of maps: torch.contiguous_format or torch.channels_last.
+    """
+
+    device: Any
+    dtype: Any
+    memory_format: Any
+
+    def images(self, count: int, shape: Shape) -> Any:
+        """Room for `count` images of `shape` (C, H, W), all zero."""
+        room = torch.zeros((count, *shape), dtype=self.dtype, device=self.device)
+        return room.contiguous(memory_format=self.memory_format)
+
+    def labels(self, count: int) -> Any:
+        """Room for `count` labels."""
+        return torch.zeros(count, dtype=torch.int64, device=self.device)
+
+    def buffers(self, count: int, shape: Shape) -> Staged:
+        """A batch that never moves."""
+        return Staged(self.images(count, shape), self.labels(count))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch on the device, or on its way there.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,) int64.
+        key: as the batch's; None for one that does not come again.
+        slot: that holds it, None where it stays.
+    """
+
+    images: Any
+    labels: Any
+    key: Hashable | None = None
+    slot: Slot | None = None
+
+    def take(self, other: Staged) -> None:
+        """Copies the first of these images and labels from `other`, once it has arrived."""
+        if other.slot is not None:
+            other.slot.arrived()
+        count = len(other.labels)
+        self.images[:count].copy_(other.images)
+        self.labels[:count].copy_(other.labels)
+        if other.slot is not None:
+            other.slot.taken()
+
+
+class Slot:
+    """Pinned memory and its twin on the GPU: the copy between them runs beside the computation."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._host: Staged | None = None
+        self._there: Staged | None = None
+        self._copied = torch.cuda.Event(blocking=True)
+        self._free = torch.cuda.Event()
+
+    def send(self, images: NDArray[np.float32], labels: NDArray[np.int64], device: Any) -> Staged:
+        """Starts the copy; waits only for the copy that used this memory before."""
+        self._copied.synchronize()
+        count = len(images)
+        host, there = self._room(images, device)
+        _fill(host.images[:count], images)
+        _fill(host.labels[:count], labels)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._free)
+            there.images[:count].copy_(host.images[:count], non_blocking=True)
+            there.labels[:count].copy_(host.labels[:count], non_blocking=True)
+            self._copied.record(self._stream)
+        return Staged(there.images[:count], there.labels[:count], slot=self)
+
+    def _room(self, images: NDArray[np.float32], device: Any) -> tuple[Staged, Staged]:
+        if self._host is None or self._there is None or len(self._host.labels) < len(images):
+            shape, count = images.shape, len(images)
+            self._host = Staged(
+                torch.empty(shape, pin_memory=True), torch.empty(count, dtype=torch.int64, pin_memory=True)
+            )
+            self._there = Staged(
+                torch.empty(shape, device=device), torch.empty(count, dtype=torch.int64, device=device)
+            )
+            self._stream.wait_stream(torch.cuda.current_stream())
+        return self._host, self._there
+
+    def arrived(self) -> None:
+        """What is enqueued after this sees the batch."""
+        torch.cuda.current_stream().wait_event(self._copied)
+
+    def taken(self) -> None:
+        """What was enqueued before this was the last to need it."""
+        self._free.record()
+
+
+@dataclass
+class Feed:
+    """Takes the share of one rank of each batch.
+
+    Attributes:
+        layout: of what it gives.
+        rank, world: the rank takes the part number `rank` of `world` equal parts of each batch.
+    """
+
+    layout: Layout
+    rank: int = 0
+    world: int = 1
+    _resident: dict[tuple[Hashable, int], Staged] = field(default_factory=dict)
+    _bytes: int = 0
+    _slots: list[Slot] = field(default_factory=list)
+    _next: int = 0
+
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Staged]:
+        """The rank's share of each batch."""
+        for batch in batches:
+            size = len(batch.labels)
+            share = slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
+            yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
+
+    def _stage(self, images: NDArray[np.float32], labels: NDArray[np.int64], key: Hashable | None, size: int) -> Staged:
+        known = self._resident.get((key, size)) if key is not None else None
+        if known is not None:
+            return known
+        if key is not None and self._bytes + images.nbytes <= RESIDENT_BYTES:
+            return self._keep(images, labels, (key, size))
+        if self.layout.device.type == "cpu":
+            return Staged(_tensor(images), _tensor(labels))
+        return self._slot().send(images, labels, self.layout.device)
+
+    def _keep(self, images: NDArray[np.float32], labels: NDArray[np.int64], key: tuple[Hashable, int]) -> Staged:
+        there = self.layout.images(len(images), images.shape[1:])
+        there.copy_(_tensor(images))
+        staged = Staged(there, _tensor(labels).to(self.layout.device), key)
+        self._resident[key] = staged
+        self._bytes += images.nbytes
+        return staged
+
+    def _slot(self) -> Slot:
+        if not self._slots:
+            stream = torch.cuda.Stream()
+            self._slots = [Slot(stream) for _ in range(SLOTS)]
+        self._next = (self._next + 1) % SLOTS
+        return self._slots[self._next]
+
+
+def _fill(pinned: Any, array: NDArray[np.generic]) -> None:
+    """Copies by several threads where torch takes the array: it warns of one that is read-only."""
+    if array.flags.writeable:
+        pinned.copy_(torch.from_numpy(array))
+    else:
+        np.copyto(pinned.numpy(), array)
+
+
+def _tensor(array: NDArray[np.generic]) -> Any:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

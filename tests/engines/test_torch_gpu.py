@@ -1,0 +1,134 @@
+"""The torch engine on a real GPU: recorded steps are the steps, and a run is measured. Needs a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs PyTorch: pip install 'energybench[torch]'", allow_module_level=True)
+
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("needs an NVIDIA GPU and a CUDA build of PyTorch", allow_module_level=True)
+
+from torch_runs import assert_near, batches, gpu, parameters, prepare, step, trained, trainer_of
+from views import Silent
+
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute
+from energybench.run.preflight import Machine
+from energybench.run.preflight import prepare as plan
+
+pytestmark = pytest.mark.gpu
+
+CNN2D = {"model": {"name": "cnn2d"}, "dataset": {"name": "synthetic", "classes": 155, "images": 64}, "batch": 16}
+SHAPE = {"size": 16, "shape": (50, 60, 60), "classes": 155}
+
+
+def on_gpu(graph=True, compile="none", **sections):
+    engine = {"name": "torch", "graph": graph, "compile": compile}
+    trainer = trainer_of(gpu(), **{"engine": engine, **sections})
+    shape = SHAPE if sections.get("model") else {}
+    names = list(prepare(trainer, **shape))
+    assert names == ["compile"] * (compile != "none") + ["capture"] * bool(graph)
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nag", "adam", "lars"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_recorded_step_is_the_step(optimizer, accumulate):
+    recipe = {"training": {"optimizer": optimizer, "accumulate": accumulate, "mixup": 0.2, "weight_decay": 1e-3}}
+    eager, recorded = on_gpu(graph=False, **recipe), on_gpu(**recipe)
+    assert_near(parameters(recorded), parameters(eager), 0)
+    for trainer in (eager, recorded):
+        step(trainer, batches(5), lr=0.003)
+        step(trainer, batches(5), lr=0.001)
+    assert_near(parameters(recorded), parameters(eager), 1e-3)
+    assert recorded.take_loss() == pytest.approx(eager.take_loss(), rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("compile", ["none", "default"])
+def test_every_precision_learns_by_recorded_steps(precision, compile, tmp_path):
+    engine = {"name": "torch", "compile": compile}
+    ended = trained(tmp_path, gpu(), engine=engine, precision=precision, budget={"epochs": 4})
+    losses = [values["loss"] for phase, _, values in ended if phase == "train"]
+    assert losses[-1] < 0.6 * losses[0]
+    assert ended[-1][2]["accuracy_top1"] > 0.8
+
+
+def test_preparing_and_warming_up_change_nothing():
+    trainer = on_gpu(**CNN2D)
+    before = trainer.state()
+    trainer.warm_up(batches(3, **SHAPE), batches(1, **SHAPE))
+    after = trainer.state()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+def test_dropout_is_drawn_anew_in_each_replay_and_again_by_the_epoch():
+    trainer = on_gpu(**CNN2D, training={"lr": 1e-30})
+    [batch] = list(trainer.feed(batches(1, **SHAPE)))
+
+    def losses():
+        trainer.begin_epoch(1, 1e-30)
+        found = []
+        for _ in range(3):
+            trainer.step(batch)
+            trainer.synchronize()
+            found.append(trainer._step.last.item())
+        return found
+
+    first = losses()
+    assert len(set(first)) == 3
+    assert losses() == pytest.approx(first, rel=1e-5)
+
+
+def test_a_step_neither_waits_nor_allocates():
+    trainer = on_gpu(**CNN2D)
+    given = list(trainer.feed(batches(3, **SHAPE)))[:1]
+    trainer.begin_epoch(1, 0.01)
+    trainer.step(given[0])
+    trainer.synchronize()
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            trainer.step(given[0])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+
+
+def test_batches_that_are_copied_beside_the_steps_arrive_whole():
+    """As many as pass through all slots several times; with lr 0 the loss of each tells which it was."""
+    trainer = on_gpu(training={"lr": 1e-30, "weight_decay": 0.0})
+    given = list(batches(20))
+    expected = []
+    for batch in given:
+        expected.append(trainer.evaluate(trainer.feed([batch])).loss)
+    trainer.begin_epoch(1, 1e-30)
+    for batch in trainer.feed(given):
+        trainer.step(batch)
+    assert trainer.take_loss() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_a_run_is_measured_phase_by_phase(tmp_path):
+    from torch_runs import experiment
+
+    chosen = experiment(
+        **{**CNN2D, "dataset": {"name": "synthetic", "classes": 155, "images": 10**6}},
+        gpu={"name": "auto"}, meter={"name": "nvml"}, precision="bf16", budget={"epochs": None, "seconds": 3.0},
+    )  # fmt: skip
+    result = execute(plan(chosen, Machine(Registry())), Place(tmp_path), Silent())
+    assert result.status == "finished", result.failure
+    assert [phase.name for phase in result.phases] == ["load", "capture", "train"]
+    assert result.metrics["energy_j"] > 0
+    assert result.metrics["capture.energy_j"] > 0
+    assert result.metrics["gflops_per_w"] > 0
+    assert result.provenance["engine"]["graph"] == "yes"
