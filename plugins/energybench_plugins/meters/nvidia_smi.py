@@ -40,6 +40,9 @@ IDENTITY = ("uuid", "name", "pci.bus_id", "memory.total", "driver_version")
 CAPABILITY = "compute_cap"
 MIG = "mig.mode.current"
 MIB = 1024**2
+STAMP_S = 0.001
+"""The tool cuts its stamps to whole milliseconds."""
+
 EDGE = 0.9
 """A read that comes before this share of the period has passed is not the sampler's beat, but an edge."""
 
