@@ -88,6 +88,8 @@ class Lock:
         if self._file >= 0:
             if self._mode == fcntl.LOCK_EX:
                 _write(self._file, None)
+            # Not left to the closing: a program that is just being started has the file open for a moment longer.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             os.close(self._file)
             self._file = -1
 
