@@ -69,6 +69,7 @@ class Card:
         performance_state: 0 is the fastest.
         persistence: persistence mode.
         mig: multi-instance mode; None: not supported.
+        instances: UUIDs of the instances that the card is divided into, 7 at most; looked at in multi-instance mode.
     """
 
     name: str = "Fake GPU"
@@ -102,6 +103,7 @@ class Card:
     performance_state: int = 0
     persistence: bool = True
     mig: bool | None = None
+    instances: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """As the scenario file has it."""
@@ -116,6 +118,7 @@ class Card:
             f"memory {self.memory_bytes} {self.used_bytes}",
             "limit_mw " + " ".join(str(round(watts * 1000)) for watts in limits),
             self._state(),
+            *(f"instance {uuid}" for uuid in self.instances),
             *(f"process {pid} {used}" for pid, used in self.processes),
             *_curve_lines(self.curve),
             *self._sensor_lines(),
