@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from energybench.config import AUTO, Experiment, Part, fit, make, make_architect
 from energybench.dataset import DatasetInfo, DatasetPlugin
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
+from energybench.power import identity
 from energybench.power.meter import Meter
 from energybench.registry import Registry
 from energybench.run.engine import Engine
@@ -32,6 +34,14 @@ class Machine:
 
     @cached_property
     def gpus(self) -> list[Device]:
+        """The GPUs that CUDA_VISIBLE_DEVICES leaves this process: a job that holds one card of eight has one.
+
+        Indices are taken in the order of PCI addresses, as nvidia-smi and schedulers count, and as workers are bound.
+        """
+        return identity.visible(self.installed, {**os.environ, identity.ORDER: identity.BY_PCI})
+
+    @cached_property
+    def installed(self) -> list[Device]:
         """Every GPU that a registered meter reports, as the drivers order them."""
         found: list[Device] = []
         for name in self.registry.names("meter"):
@@ -48,7 +58,7 @@ class Machine:
 
     @property
     def all(self) -> list[Device]:
-        """GPUs and the CPU."""
+        """The GPUs that may be used, and the CPU."""
         return [*self.gpus, self.cpu]
 
 
@@ -124,7 +134,7 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     architecture = make_architecture(registry, experiment.model, info.classes)
     engine, devices = _place(experiment, machine, architecture)
     _check_batch(experiment, info, devices)
-    meters = _meters(experiment.meter, devices, registry)
+    meters = choose_meters(experiment.meter, devices, registry)
     _check_resume(experiment)
     _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
@@ -241,8 +251,17 @@ def _defaults(registry: Registry, kind: str, name: str) -> Part:
     return Part(name, asdict(fit(kind, registry.get(kind, name).schema, {}, name)))
 
 
-def _meters(part: Part, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
-    """The meter of the devices that train first, then, with `auto`, the measuring ones of what stands beside them."""
+def choose_meters(part: Part, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
+    """The meter of the devices that train first, then, with `auto`, the measuring ones of what stands beside them.
+
+    Args:
+        part: the meter's name and options, `auto` included.
+        devices: those that train.
+        registry: where meters are found.
+
+    Raises:
+        MeterError: none reads all of the devices, or the one that was named does not.
+    """
     boards = _devices.unique(devices)
     if part.name != AUTO:
         return [NamedMeter(part.name, _opened(part.name, make(registry, "meter", part), boards))]
