@@ -159,7 +159,9 @@ def _measure(argv: list[str]) -> int:
     parser.usage = "energybench measure [--meter NAME] [--gpus LIST] [--json [FILE]] [--trace FILE] -- COMMAND ..."
     parser.add_argument("--meter", default="auto", help="meter's name (auto)")
     parser.add_argument("--gpus", default="auto", help="indices, UUIDs or PCI addresses, with commas; none; auto")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the result as JSON; on stdout, or in FILE")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON; on stdout, or in FILE"
+    )
     parser.add_argument("--trace", metavar="FILE", help="every reading, as Parquet")
     split = argv.index("--") if "--" in argv else len(argv)
     given = parser.parse_args(argv[:split])
