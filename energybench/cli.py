@@ -153,13 +153,32 @@ def _doctor(argv: list[str]) -> int:
     return EXIT_DONE if report(_registry()) else EXIT_FAILED
 
 
+def _measure(argv: list[str]) -> int:
+    """Runs a program under the meter and prints its joules: energybench measure [options] -- COMMAND ..."""
+    parser = _parser("measure", _measure.__doc__ or "")
+    parser.usage = "energybench measure [--meter NAME] [--gpus LIST] [--json [FILE]] [--trace FILE] -- COMMAND ..."
+    parser.add_argument("--meter", default="auto", help="meter's name (auto)")
+    parser.add_argument("--gpus", default="auto", help="indices, UUIDs or PCI addresses, with commas; none; auto")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON; on stdout, or in FILE"
+    )
+    parser.add_argument("--trace", metavar="FILE", help="every reading, as Parquet")
+    split = argv.index("--") if "--" in argv else len(argv)
+    given = parser.parse_args(argv[:split])
+    from energybench.measured_command import run
+
+    return run(argv[split + 1 :], meter=given.meter, gpus=given.gpus, json_to=given.json, trace_to=given.trace)
+
+
 def _plugins(argv: list[str]) -> int:
     """Every registered name and the plugin that owns it."""
     _parser("plugins", _plugins.__doc__ or "").parse_args(argv)
     registry = _registry()
-    width = max((len(entry.name) for entry in registry.entries()), default=0)
-    for entry in registry.entries():
-        print(f"{entry.kind:8} {entry.name:{width}}  {entry.owner}")
+    entries = list(registry.entries())
+    kinds = max((len(entry.kind) for entry in entries), default=0)
+    names = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        print(f"{entry.kind:{kinds}} {entry.name:{names}}  {entry.owner}")
     return EXIT_DONE
 
 
@@ -202,6 +221,7 @@ def _ui(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "describe": _describe,
     "doctor": _doctor,
+    "measure": _measure,
     "plugins": _plugins,
     "sync": _sync,
     "ui": _ui,

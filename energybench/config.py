@@ -393,6 +393,11 @@ def _section(name: str, plain: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def meter(node: Any, registry: Registry) -> MeterPart:
+    """The meter of a plain mapping of "name", its options and the core's keys; raises ConfigError."""
+    return _meter(METER, node, registry)
+
+
 def _meter(section: str, node: Any, registry: Registry) -> MeterPart:
     """A meter's own options and, apart from them, the keys that are the core's."""
     if not isinstance(node, dict):

@@ -30,6 +30,8 @@ class Device:
         rank: orders generations; the newer, the higher (compute capability 6.1 -> 61).
         pci_bus_id: PCI address, where there is one.
         memory_bytes: total memory, where known.
+        instances: names of the instances that the card is divided into (NVIDIA's MIG); empty for an undivided card.
+        instance: the one of them that a process uses; the power is that of the whole card all the same.
     """
 
     kind: str
@@ -39,6 +41,11 @@ class Device:
     rank: int = 0
     pci_bus_id: str | None = None
     memory_bytes: int | None = None
+    instances: tuple[str, ...] = ()
+    instance: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "instances", tuple(self.instances))  # a list, from JSON
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from energybench import tracking
 from energybench.availability import Availability
 from energybench.console import console
 from energybench.errors import EnergybenchError
+from energybench.power import identity
 from energybench.registry import Registry
 from energybench.run.preflight import Machine, default
 
@@ -17,8 +19,7 @@ Finding = tuple[str, str, Availability]
 
 def findings(registry: Registry) -> Iterator[Finding]:
     """Everything that a run may need, one finding each."""
-    for device in Machine(registry).all:
-        yield "device", device.generation, Availability(True, f"{device.name} ({device.uuid})")
+    yield from _devices(Machine(registry))
     for name in registry.names("meter"):
         yield "meter", name, _state(registry, "meter", name, "check")
     for name in registry.names("engine"):
@@ -28,6 +29,20 @@ def findings(registry: Registry) -> Iterator[Finding]:
     yield "tracking", "mlflow", tracking.available()
     for broken in registry.broken:
         yield "plugin", broken.plugin, Availability(False, broken.reason, "mend or uninstall it")
+
+
+def _devices(machine: Machine) -> Iterator[Finding]:
+    """Every card, those that this environment hides marked so: no run measures or uses them."""
+    usable = {device.uuid: device for device in machine.all}
+    for device in [*machine.installed, machine.cpu]:
+        found = f"{device.name} ({device.uuid})"
+        if device.uuid not in usable:
+            hidden = f"{found}, hidden by {identity.hidden_by(os.environ)}"
+            yield "device", device.generation, Availability(False, hidden, f"name it in {identity.VISIBLE} to use it")
+        else:
+            instance = usable[device.uuid].instance
+            whole = f", of which instance {instance} is used; power is the whole card's" if instance else ""
+            yield "device", device.generation, Availability(True, found + whole)
 
 
 def _state(registry: Registry, kind: str, name: str, method: str) -> Availability:

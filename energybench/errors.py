@@ -35,6 +35,10 @@ class MeterError(EnergybenchError):
     """A meter cannot read its sensor."""
 
 
+class WindowError(EnergybenchError):
+    """A window of `measure` is opened, named or read in a way that means nothing."""
+
+
 class DataError(EnergybenchError):
     """A data set is missing, damaged or does not fit the request."""
 

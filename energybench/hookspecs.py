@@ -60,6 +60,16 @@ def energybench_register_meters(register: Register) -> None:
 
 
 @hookspec
+def energybench_register_synchronizers(register: Register) -> None:
+    """Registers what waits for a framework's work at the edges of `energybench.measure`'s windows.
+
+    `factory(options)` returns a function without arguments that returns when all work that was enqueued through the
+    framework is done. Where the framework is not loaded or has started no device, it does nothing: it imports nothing
+    and makes no context.
+    """
+
+
+@hookspec
 def energybench_config_path() -> str:  # type: ignore[empty-body]
     """A package of YAML files, such as "pkg://my_plugin.conf", added to Hydra's search path.
 

@@ -29,6 +29,9 @@ KINDS = {
 }
 """Config group -> the hook that fills it."""
 
+HOOKS = {**KINDS, "synchronizer": "energybench_register_synchronizers"}
+"""Every kind of registered part, those that no configuration chooses too -> the hook that fills it."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -104,7 +107,7 @@ class Registry:
     def _collect(self, owner: str, plugin: Any) -> None:
         entries: list[Entry] = []
         others = self._manager.get_plugins() - {plugin}
-        for kind, hook in KINDS.items():
+        for kind, hook in HOOKS.items():
             caller = self._manager.subset_hook_caller(hook, others)
             caller(register=_registrar(kind, owner, entries))
         paths = self._manager.subset_hook_caller(f"{HOOK_PREFIX}config_path", others)()
@@ -127,6 +130,10 @@ class Registry:
             message = f"{kind} {name!r} is not registered; there is: {', '.join(self.names(kind)) or 'none'}"
             raise ConfigError("; ".join([message, *map(str, self.broken)]))
         return entries[0]
+
+    def registered(self, kind: str) -> list[Entry]:
+        """Everything of a kind that can be used, in the order of registration."""
+        return [entries[0] for (of, _), entries in self._entries.items() if of == kind and len(entries) == 1]
 
     def names(self, kind: str) -> list[str]:
         """Every name of a kind, sorted."""

@@ -21,7 +21,8 @@ def flags(energies: Iterable[ChannelEnergy]) -> list[str]:
 
     Returns:
         "no_readings": no energy at all; "gaps": readings cover less than 99 % of the window; "few_updates": a sensor
-        gave fewer than 60 readings in the window (an estimate has no sensor, so it is never flagged so).
+        gave fewer than 60 readings in the window (an estimate has no sensor, so it is never flagged so); and the doubts
+        that the timeline has of an energy: "part_time_sampling", "sources_disagree".
     """
     found: set[str] = set()
     for energy in energies:
@@ -31,4 +32,5 @@ def flags(energies: Iterable[ChannelEnergy]) -> list[str]:
             found.add("gaps")
         if not energy.estimated and energy.readings < MIN_READINGS:
             found.add("few_updates")
+        found.update(energy.doubts)
     return sorted(found)

@@ -223,7 +223,12 @@ def _together(parts: Sequence[ChannelEnergy]) -> ChannelEnergy:
         return ChannelEnergy(None, None, None, None, None, 0, 0.0, 0.0, "", False)
     worst = min(parts, key=lambda part: part.coverage)
     missing = any(part.energy_j is None for part in parts)
-    return replace(worst, energy_j=None if missing else worst.energy_j, readings=sum(part.readings for part in parts))
+    return replace(
+        worst,
+        energy_j=None if missing else worst.energy_j,
+        readings=sum(part.readings for part in parts),
+        doubts=tuple(sorted({doubt for part in parts for doubt in part.doubts})),
+    )
 
 
 def _summaries(seen: Observation, phases: Sequence[Phase]) -> dict[str, Summary]:

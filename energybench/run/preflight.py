@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from energybench.config import AUTO, Experiment, MeterPart, Part, fit, make, mak
 from energybench.dataset import DatasetInfo, DatasetPlugin
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
+from energybench.power import identity
 from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session
 from energybench.registry import Registry
@@ -33,6 +35,14 @@ class Machine:
 
     @cached_property
     def gpus(self) -> list[Device]:
+        """The GPUs that CUDA_VISIBLE_DEVICES leaves this process: a job that holds one card of eight has one.
+
+        Indices are taken in the order of PCI addresses, as nvidia-smi and schedulers count, and as workers are bound.
+        """
+        return identity.visible(self.installed, {**os.environ, identity.ORDER: identity.BY_PCI})
+
+    @cached_property
+    def installed(self) -> list[Device]:
         """Every GPU that a registered meter reports, as the drivers order them."""
         found: list[Device] = []
         for name in self.registry.names("meter"):
@@ -49,7 +59,7 @@ class Machine:
 
     @property
     def all(self) -> list[Device]:
-        """GPUs and the CPU."""
+        """The GPUs that may be used, and the CPU."""
         return [*self.gpus, self.cpu]
 
 
@@ -140,7 +150,7 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     architecture = make_architecture(registry, experiment.model, info.classes)
     engine, devices = _place(experiment, machine, architecture)
     _check_batch(experiment, info, devices)
-    meters = _meters(experiment.meter, devices, registry)
+    meters = choose_meters(experiment.meter, devices, registry)
     _check_resume(experiment)
     _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
@@ -257,8 +267,17 @@ def _defaults(registry: Registry, kind: str, name: str) -> Part:
     return Part(name, asdict(fit(kind, registry.get(kind, name).schema, {}, name)))
 
 
-def _meters(part: MeterPart, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
-    """The meter of the devices that train first, then those of what stands beside them."""
+def choose_meters(part: MeterPart, devices: Sequence[Device], registry: Registry) -> list[NamedMeter]:
+    """The meter of the devices that train first, then, those of what stands beside them.
+
+    Args:
+        part: the meter's name and options, `auto` included.
+        devices: those that train.
+        registry: where meters are found.
+
+    Raises:
+        MeterError: none reads all of the devices, or the one that was named does not.
+    """
     boards = _devices.unique(devices)
     chosen = [replace(meter, calibration=part.calibration) for meter in _chosen(part, boards, registry)]
     return [*chosen, *_further(part, boards, chosen, registry)]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from energybench.power import identity
 from energybench.run.events import Event
 from energybench.run.worker import Assignment
 
@@ -46,6 +47,7 @@ def start(
 ) -> Worker:
     """Starts a worker in a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone.
 
+    It sees its own cards and no other, whatever its framework: bound by UUID, in the order of its devices.
     Its output goes to `worker-<rank>.out` and `.err` in `directory`.
     """
     read_end, write_end = os.pipe()
@@ -56,7 +58,7 @@ def start(
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=err,
-            env={**os.environ, **environment},
+            env={**os.environ, **identity.environment_of(assignment.devices), **environment},
             pass_fds=(write_end,),
             start_new_session=True,
         )

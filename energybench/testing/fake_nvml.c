@@ -30,7 +30,7 @@ enum {
 enum { TYPE_UINT = 1, TYPE_ULONGLONG = 3 };
 enum { FIELD_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186 };
 enum { TOTAL_POWER_SAMPLES = 0 };
-enum { MAX_CARDS = 64, MAX_LINE = 1 << 16, TEXT = 96 };
+enum { MAX_CARDS = 64, MAX_INSTANCES = 7, MAX_LINE = 1 << 16, TEXT = 96 };
 
 typedef struct { double t, w; } Knot;
 typedef struct { double from, to, period, phase; int n; Knot *knots; } Part;
@@ -58,6 +58,7 @@ typedef struct {
     unsigned default_limit, min_limit, max_limit, max_sm_mhz, max_mem_mhz, persistence;
     int mig, may_set;
     int states; State *state;
+    int instances; char instance[MAX_INSTANCES][TEXT];
     int parts; Part *part;
     int resets; double *reset;
     int failures; Failure *failure;
@@ -86,6 +87,7 @@ enum { PERSISTENCE_OFF = 1, PERSISTENCE_ON = 2 };
 static Scenario *scenario;
 static Settings *settings;
 static Handle handles[MAX_CARDS];
+static Handle instance_handles[MAX_CARDS][MAX_INSTANCES];
 static int users;
 static double initialized_at;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -360,6 +362,8 @@ static int parse_card(Card *c, const char *key, char *rest) {
     else if (!strcmp(key, "average")) parse_sensor(&c->average, rest);
     else if (!strcmp(key, "buffer")) parse_buffer(&c->buffer, rest);
     else if (!strcmp(key, "failure")) parse_failure(APPEND(c->failure, c->failures), rest);
+    else if (!strcmp(key, "instance") && c->instances < MAX_INSTANCES)
+        text(c->instance[c->instances++], TEXT, rest);
     else if (!strcmp(key, "lost")) *APPEND(c->loss, c->losses) = parse_span(rest);
     else return 0;
     return 1;
@@ -588,7 +592,20 @@ API int nvmlDeviceGetHandleByPciBusId(const char *pci, void **device) {
 }
 
 API int nvmlDeviceGetName(void *device, char *into, unsigned size) { CARD(); return copy(into, size, card->name); }
-API int nvmlDeviceGetUUID(void *device, char *into, unsigned size) { CARD(); return copy(into, size, card->uuid); }
+
+static const char *instance_uuid(const Handle *handle) {
+    if (handle < instance_handles[0] || handle >= instance_handles[MAX_CARDS]) return NULL;
+    return scenario->card[(handle - instance_handles[0]) / MAX_INSTANCES].instance[handle->index];
+}
+
+API int nvmlDeviceGetUUID(void *device, char *into, unsigned size) {
+    if (instance_uuid(device)) {
+        ENTER();
+        return copy(into, size, instance_uuid(device));
+    }
+    CARD();
+    return copy(into, size, card->uuid);
+}
 
 API int nvmlDeviceGetIndex(void *device, unsigned *index) {
     CARD();
@@ -790,6 +807,24 @@ API int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending)
     NEED(current && pending);
     if (card->mig < 0) return NOT_SUPPORTED;
     *current = *pending = (unsigned)card->mig;
+    return SUCCESS;
+}
+
+API int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *count) {
+    CARD();
+    NEED(count);
+    *count = card->mig > 0 ? MAX_INSTANCES : 0;
+    return SUCCESS;
+}
+
+API int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned index, void **instance) {
+    CARD();
+    NEED(instance);
+    if (card->mig < 1) return NOT_SUPPORTED;
+    if (index >= (unsigned)card->instances) return NOT_FOUND;
+    Handle *handle = &instance_handles[card - scenario->card][index];
+    handle->index = index;
+    *instance = handle;
     return SUCCESS;
 }
 

@@ -90,6 +90,7 @@ class Card:
         may_set: whether this user may set limits, clocks and modes; else "insufficient permissions".
         changes: (seconds since the start, {field: value}), in the order of time: from then on the field has that value.
             The fields are those of `CHANGING`.
+        instances: UUIDs of the instances that the card is divided into, 7 at most; looked at in multi-instance mode.
     """
 
     name: str = "Fake GPU"
@@ -126,6 +127,7 @@ class Card:
     mig: bool | None = None
     may_set: bool = True
     changes: tuple[tuple[float, Mapping[str, Any]], ...] = ()
+    instances: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         times = [time_s for time_s, _ in self.changes]
@@ -149,6 +151,7 @@ class Card:
             f"max_mhz {self.max_sm_mhz} {self.max_memory_mhz}",
             f"modes {int(self.persistence)} {-1 if self.mig is None else int(self.mig)} {int(self.may_set)}",
             *self._states(),
+            *(f"instance {uuid}" for uuid in self.instances),
             *_curve_lines(self.curve),
             *self._sensor_lines(),
             *(f"reset {time_s}" for time_s in (self.counter.resets_s if self.counter else ())),

@@ -95,7 +95,6 @@ def test_the_worker_finds_the_wheels_libraries_before_the_user_s(engine, cuda_bu
     assert search_path() == folders
     monkeypatch.setenv("LD_LIBRARY_PATH", "/own")
     assert search_path() == [*folders, "/own"]
-    assert engine.environment([PASCAL])["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
 # The build itself.

@@ -155,7 +155,11 @@ class StandinTrainer:
         return 4096
 
     def environment(self):
-        return {"engine": "standin 1.0", "visible": os.environ["STANDIN_VISIBLE_DEVICES"]}
+        return {
+            "engine": "standin 1.0",
+            "visible": os.environ["STANDIN_VISIBLE_DEVICES"],
+            "cuda": os.environ["CUDA_DEVICE_ORDER"] + " " + os.environ["CUDA_VISIBLE_DEVICES"],
+        }
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from omegaconf import OmegaConf
 
 from energybench.config import resolve
-from energybench.errors import ConfigError, reason
+from energybench.doctor import findings
+from energybench.errors import ConfigError, DeviceError, reason
 from energybench.registry import Registry
 from energybench.run.preflight import Machine, prepare
 
@@ -74,3 +77,26 @@ TRACEBACK = "Traceback (most recent call last):\n  File x, line 3"
 )
 def test_an_errors_reason_is_one_line_that_says_it(said, wanted):
     assert reason(RuntimeError(said)) == wanted
+
+
+@pytest.mark.usefixtures("fakes")
+class TestVisibleCards:
+    """A job that holds some of a server's cards, as schedulers say it."""
+
+    def test_a_run_takes_its_cards_from_those_alone(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,0")
+        machine = Machine(Registry())
+        assert [device.generation for device in machine.gpus] == ["pascal", "maxwell"]
+        assert len(machine.installed) == 4
+        with pytest.raises(DeviceError, match=r"gpu\.count=2: only 1"):
+            plan(gpu={"name": "maxwell", "count": 2}, meter={"name": "scripted"})
+
+    def test_a_run_on_no_card_is_one_on_the_cpu(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert plan(gpu={"name": "auto"}).scope == "cpu"
+
+    def test_doctor_tells_which_cards_are_hidden(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+        found = [state for _, _, state in itertools.takewhile(lambda one: one[0] == "device", findings(Registry()))]
+        assert [state.ok for state in found] == [False, False, True, False, True]
+        assert "hidden by CUDA_VISIBLE_DEVICES=2" in str(found[0])

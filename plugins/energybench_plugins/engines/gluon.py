@@ -120,13 +120,8 @@ class GluonEngine:
         return [devices]
 
     def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
-        """The worker sees exactly its cards, in this order, on the CPU none; and it finds CUDA's libraries."""
-        visible = ",".join(device.uuid for device in devices if device.kind != CPU)
-        return {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": visible,
-            **mxnet_build.library_path(),
-        }
+        """The worker finds CUDA's libraries."""
+        return mxnet_build.library_path()
 
     def trainer(self, task: Task) -> Trainer:
         """Builds the network; imports MXNet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -296,7 +297,21 @@ def _device(nvml: Any, handle: Any) -> Device:
         rank=10 * major + minor,
         pci_bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
         memory_bytes=_memory_bytes(nvml, handle),
+        instances=_instances(nvml, handle),
     )
+
+
+def _instances(nvml: Any, handle: Any) -> tuple[str, ...]:
+    """UUIDs of the parts of a card in multi-instance mode; none where it is whole, or the driver knows no such."""
+    try:
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.NVMLError:
+        return ()
+    found = []
+    for index in range(count):
+        with suppress(nvml.NVMLError):  # NOT_FOUND: fewer than there could be
+            found.append(_text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))))
+    return tuple(found)
 
 
 def _memory_bytes(nvml: Any, handle: Any) -> int | None:

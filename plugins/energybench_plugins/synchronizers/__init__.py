@@ -1,0 +1,1 @@
+"""Waiting for the work of frameworks."""
