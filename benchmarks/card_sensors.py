@@ -130,7 +130,7 @@ def main() -> None:
         if source != "counter":
             print(f"| {name} | {length:.1f} | {source} | {median:.2%} | {worst:.2%} | {count} |")
     out = Path(given.out)
-    write_trace(out / "power.parquet", readings, session.channels)
+    write_trace(out / "power.parquet", sampler.columns(), session.channels)
     (out / "sensors.json").write_text(
         json.dumps({"channel": vars(channel), "spans": spans, "rows": rows}, default=list)
     )

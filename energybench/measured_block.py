@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -191,8 +190,8 @@ class measure:  # noqa: N801  a context manager, named as one reads it: `with en
     def write_trace(self, path: str | Path) -> None:
         """Writes every reading as power.parquet holds them."""
         channels = [channel for session in self._sessions for channel in session.channels]
-        readings = chain.from_iterable(sampler.iter_readings() for sampler in self._samplers)
-        write_trace(Path(path), readings, channels)
+        columns = {key: one for sampler in self._samplers for key, one in sampler.columns().items()}
+        write_trace(Path(path), columns, channels)
 
     def _devices(self, registry: Registry) -> list[Device]:
         return identity.selected(self._gpus, Machine(registry).installed, os.environ) or [cpu_device()]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from energybench.power.meter import Reading
+from energybench.power.series import Columns
 from energybench.power.trace import read_trace
 from energybench.run.result import PLOT_FILE, TRACE_FILE, Result
 
@@ -42,29 +42,27 @@ def plot_power(result: Result, directory: Path) -> Path | None:
     trace = directory / TRACE_FILE
     if not trace.exists():
         return None
-    readings, _ = read_trace(trace)
-    lines = {channel: downsample(*power(chosen)) for channel, chosen in _chosen(result, readings).items()}
+    columns, _ = read_trace(trace)
+    lines = {channel: downsample(*power(chosen)) for channel, chosen in _chosen(result, columns.values()).items()}
     lines = {channel: line for channel, line in lines.items() if np.isfinite(line[1]).any()}
     if not lines:
         return None
     return _draw(result, lines, directory / PLOT_FILE)
 
 
-def power(readings: Sequence[Reading]) -> Series:
+def power(columns: Columns) -> Series:
     """Power over time of one source; a gap is a NaN.
 
     Args:
-        readings: of one channel and source, in order of time.
+        columns: readings of one channel and source.
 
     Returns:
         times_ns: (N,) float64, CLOCK_MONOTONIC; power_w: (N,) float64, the value at that time or, of a counter, the
         mean since the time before.
     """
-    times_ns = np.array([reading.time_ns for reading in readings], dtype=np.float64)
-    values = np.array([np.nan if reading.value is None else reading.value for reading in readings], dtype=np.float64)
-    if readings and readings[0].quantity == "energy_j":
-        return _differences(times_ns, values)
-    return times_ns, values
+    order = np.argsort(columns.time_ns, kind="stable")
+    times_ns, values = columns.time_ns[order].astype(np.float64), columns.value[order]
+    return _differences(times_ns, values) if columns.quantity == "energy_j" else (times_ns, values)
 
 
 def _differences(times_ns: NDArray[np.float64], energy_j: NDArray[np.float64]) -> Series:
@@ -104,16 +102,13 @@ def downsample(times_ns: NDArray[np.float64], power_w: NDArray[np.float64], poin
     return times_ns[order], power_w[order]
 
 
-def _chosen(result: Result, readings: Sequence[Reading]) -> dict[str, list[Reading]]:
-    """The readings of each channel's source: the one that its energy comes from, else the first that was read."""
-    groups: dict[tuple[str, str], list[Reading]] = {}
-    for reading in sorted(readings, key=lambda reading: reading.time_ns):
-        groups.setdefault((reading.channel, reading.source), []).append(reading)
+def _chosen(result: Result, columns: Iterable[Columns]) -> dict[str, Columns]:
+    """Each channel's source: of those that its energy comes from the one that tells its course, else the first."""
     sources = {name: energy.source for phase in result.phases for name, energy in phase.channels.items()}
-    chosen: dict[str, list[Reading]] = {}
-    for (channel, source), group in sorted(groups.items(), key=lambda item: item[0][0]):
-        if channel not in chosen or source == sources.get(channel):
-            chosen[channel] = group
+    chosen: dict[str, Columns] = {}
+    for one in sorted(columns, key=lambda one: one.channel):
+        if one.channel not in chosen or one.source == sources.get(one.channel, "").rpartition("+")[2]:
+            chosen[one.channel] = one
     return chosen
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from energybench.errors import DataError
 from energybench.power.meter import Channel, Reading
+from energybench.power.series import by_source
 from energybench.power.trace import write_trace
 from energybench.power_plot import _chosen, _title, downsample, plot_power, power
 from energybench.run.result import PLOT_FILE, ChannelEnergy, Phase, Result
@@ -48,25 +49,30 @@ def result(phases=(), **changes):
     return Result(**{**values, **changes})
 
 
+def columns(rows):
+    [one] = by_source(rows).values()
+    return one
+
+
 def test_power_as_read_with_a_gap():
-    times_ns, power_w = power([reading(1, 10.0), reading(2, None), reading(3, 30.0)])
+    times_ns, power_w = power(columns([reading(1, 10.0), reading(2, None), reading(3, 30.0)]))
     assert times_ns.tolist() == [1e9, 2e9, 3e9]
     np.testing.assert_array_equal(power_w, [10.0, np.nan, 30.0])
 
 
 def test_counter_as_differences():
-    times_ns, power_w = power(counter([(0, 5.0), (1, 15.0), (3, 75.0)]))
+    times_ns, power_w = power(columns(counter([(0, 5.0), (1, 15.0), (3, 75.0)])))
     assert times_ns.tolist() == [0, 1e9, 3e9]
     np.testing.assert_array_equal(power_w, [np.nan, 10.0, 30.0])
 
 
 def test_counter_read_faster_than_it_is_updated():
-    _, power_w = power(counter([(0, 0.0), (0.5, 0.0), (1, 10.0), (1.5, 10.0), (2, 20.0)]))
+    _, power_w = power(columns(counter([(0, 0.0), (0.5, 0.0), (1, 10.0), (1.5, 10.0), (2, 20.0)])))
     np.testing.assert_array_equal(power_w, [np.nan, 10.0, 10.0])
 
 
 def test_counter_that_wraps_or_fails_leaves_a_gap():
-    _, power_w = power(counter([(0, 90.0), (1, 100.0), (2, 3.0), (3, None), (4, 23.0), (5, 43.0)]))
+    _, power_w = power(columns(counter([(0, 90.0), (1, 100.0), (2, 3.0), (3, None), (4, 23.0), (5, 43.0)])))
     np.testing.assert_array_equal(power_w, [np.nan, 10.0, np.nan, np.nan, np.nan, 20.0])
 
 
@@ -89,11 +95,11 @@ def test_a_short_series_is_drawn_as_it_is():
 def test_the_source_of_the_energy_is_drawn():
     readings = [reading(1, 10.0), *counter([(1, 0.0)]), reading(1, 5.0, "cpu.0", "usage")]
     measured = result([phase("train", 0, 2, channels={"gpu.0": energy("counter")})])
-    assert {name: group[0].source for name, group in _chosen(measured, readings).items()} == {
+    assert {name: one.source for name, one in _chosen(measured, by_source(readings).values()).items()} == {
         "gpu.0": "counter",
         "cpu.0": "usage",
     }
-    assert _chosen(result(), readings)["gpu.0"][0].source == "instant"
+    assert _chosen(result(), by_source(readings).values())["gpu.0"].source == "instant"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +123,7 @@ def test_title(metrics, tags, second_line):
 
 def test_nothing_to_draw(tmp_path):
     assert plot_power(result(), tmp_path) is None
-    write_trace(tmp_path / "power.parquet", [reading(1, None)], [])
+    write_trace(tmp_path / "power.parquet", by_source([reading(1, None)]), [])
     assert plot_power(result(), tmp_path) is None
     assert not (tmp_path / PLOT_FILE).exists()
 
@@ -138,7 +144,7 @@ def busy_run(directory):
     readings = counter(zip(times_s, np.floor(joules / 10) * 10, strict=True))
     readings += [reading(t, float(w)) for t, w in zip(times_s, watts, strict=True)]
     readings += [reading(t, 45.0 + 5 * (t > 10), "cpu.0", "usage") for t in times_s[::10]]
-    write_trace(directory / "power.parquet", readings, [Channel("gpu.0", "gpu", "GPU-1")])
+    write_trace(directory / "power.parquet", by_source(readings), [Channel("gpu.0", "gpu", "GPU-1")])
     channels = {"gpu.0": energy("instant"), "cpu.0": energy("usage", estimated=True)}
     phases = [phase("idle", 0, 8), phase("load", 8, 11), phase("compile", 11, 13), phase("warmup", 13, 14)]
     for epoch in range(1, 5):

@@ -22,6 +22,7 @@ import pytest
 from energybench.config import Tracking
 from energybench.errors import TrackingError
 from energybench.power.meter import Channel, Reading
+from energybench.power.series import by_source
 from energybench.power.trace import write_trace
 from energybench.run.result import ChannelEnergy, Failure, Phase, Result
 from energybench.tracking import (
@@ -100,7 +101,7 @@ def make_run(directory, **changes):
     directory.mkdir(parents=True, exist_ok=True)
     result = make_result(**changes)
     readings = [Reading("gpu.0", "instant", "power_w", t * SECOND, t * SECOND, 90.0 + t) for t in range(4, 9)]
-    write_trace(directory / "power.parquet", readings, [Channel("gpu.0", "gpu", "GPU-1")])
+    write_trace(directory / "power.parquet", by_source(readings), [Channel("gpu.0", "gpu", "GPU-1")])
     (directory / "events.jsonl").write_text("{}\n")
     (directory / "worker-0.err").write_text("a warning\n")
     (directory / "worker-0.out").write_text("")

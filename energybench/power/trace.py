@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from energybench.errors import DataError
-from energybench.power.meter import Channel, Reading
+from energybench.power.meter import Channel
+from energybench.power.series import NO_TIME, OK, Columns, Key
 
 SCHEMA_VERSION = 1
 PREFIX = "energybench."
-ROWS_A_GROUP = 100_000
+ROWS_A_GROUP = 1_000_000
 COLUMNS = ("sensor_ns", "read_start_ns", "read_end_ns", "channel", "source", "kind", "value", "status")
 
 
@@ -28,12 +30,13 @@ class TraceMetadata:
     Attributes:
         boot_id: the boot whose CLOCK_MONOTONIC stamps the readings; empty where the system has none.
         realtime_offset_ns: add it to a time stamp to get nanoseconds since 1970 (UTC), as the clock stood then.
-        channels: channel name -> {"device_id": ..., "pci_bus_id": ...}.
+        channels: channel name -> {"device_id": ..., "pci_bus_id": ..., "calibration": ... or None}. Readings are as the
+            sensor gave them; the calibration is what was made of their energy.
     """
 
     boot_id: str
     realtime_offset_ns: int
-    channels: dict[str, dict[str, str | None]]
+    channels: dict[str, dict[str, Any]]
 
 
 def realtime_offset_ns(tries: int = 5) -> int:
@@ -59,28 +62,32 @@ def boot_id() -> str:
 
 
 def write_trace(
-    path: Path, readings: Iterable[Reading], channels: Sequence[Channel], offset_ns: int | None = None
+    path: Path, columns: Mapping[Key, Columns], channels: Sequence[Channel], offset_ns: int | None = None
 ) -> None:
-    """Writes `readings` to `path`, whole or not at all.
+    """Writes readings to `path`, source by source, whole or not at all.
 
     Args:
         path: the file, by contract named power.parquet.
-        readings: in any order; taken piece by piece, so a generator keeps memory small.
+        columns: the readings, by channel and source.
         channels: the session's channels, for the metadata.
         offset_ns: CLOCK_REALTIME minus CLOCK_MONOTONIC; None: taken now.
     """
     offset_ns = realtime_offset_ns() if offset_ns is None else offset_ns
     partial = path.with_name(path.name + ".partial")
     try:
-        _write(partial, readings, TraceMetadata(boot_id(), offset_ns, _identities(channels)))
+        _write(partial, columns.values(), TraceMetadata(boot_id(), offset_ns, _identities(channels)))
         partial.replace(path)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
 
 
-def read_trace(path: Path) -> tuple[list[Reading], TraceMetadata]:
+def read_trace(path: Path, channel: str | None = None) -> tuple[dict[Key, Columns], TraceMetadata]:
     """The inverse of `write_trace`.
+
+    Args:
+        path: the file.
+        channel: only this channel's readings; of the others nothing is read. None: all.
 
     Raises:
         DataError: no such file, damaged, or of another schema version; names the path.
@@ -91,15 +98,30 @@ def read_trace(path: Path) -> tuple[list[Reading], TraceMetadata]:
     try:
         # Not read_table: it takes a folder called "batch=32" for a column.
         with pq.ParquetFile(path) as file:
-            table = file.read()
-        metadata = _metadata(table.schema.metadata or {})
-        return _readings(table), metadata
+            metadata = _metadata(file.schema_arrow.metadata or {})
+            if tuple(file.schema_arrow.names) != COLUMNS:
+                raise DataError(f"its columns are {', '.join(file.schema_arrow.names)} instead of {', '.join(COLUMNS)}")
+            groups = [i for i in range(file.num_row_groups) if channel is None or _holds(file, i, channel)]
+            return _columns([file.read_row_group(i) for i in groups], channel), metadata
     except (OSError, pa.ArrowException, ValueError, KeyError, DataError) as error:
         raise DataError(f"{path}: not a power trace of energybench: {error}") from error
 
 
-def _identities(channels: Sequence[Channel]) -> dict[str, dict[str, str | None]]:
-    return {channel.name: {"device_id": channel.device_id, "pci_bus_id": channel.pci_bus_id} for channel in channels}
+def _holds(file: Any, group: int, channel: str) -> bool:
+    """Whether a row group may hold readings of `channel`, by its statistics."""
+    statistics = file.metadata.row_group(group).column(COLUMNS.index("channel")).statistics
+    return statistics is None or not statistics.has_min_max or statistics.min <= channel <= statistics.max
+
+
+def _identities(channels: Sequence[Channel]) -> dict[str, dict[str, Any]]:
+    return {
+        channel.name: {
+            "device_id": channel.device_id,
+            "pci_bus_id": channel.pci_bus_id,
+            "calibration": asdict(channel.calibration) if channel.calibration else None,
+        }
+        for channel in channels
+    }
 
 
 def _schema(metadata: TraceMetadata) -> Any:
@@ -119,48 +141,98 @@ def _schema(metadata: TraceMetadata) -> Any:
     return pa.schema(fields, metadata={PREFIX + key: value for key, value in values.items()})
 
 
-def _write(path: Path, readings: Iterable[Reading], metadata: TraceMetadata) -> None:
-    import pyarrow as pa
+def _write(path: Path, columns: Iterable[Columns], metadata: TraceMetadata) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema(metadata)
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema) as writer:
-            for rows in _batches(readings):
-                columns = zip(*rows, strict=True)
-                arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            for one in columns:
+                for first in range(0, len(one), ROWS_A_GROUP):
+                    writer.write_table(_table(one, slice(first, first + ROWS_A_GROUP), schema))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _batches(readings: Iterable[Reading]) -> Iterator[list[tuple[object, ...]]]:
-    remaining = iter(readings)
-    while batch := list(islice(remaining, ROWS_A_GROUP)):
-        yield [_row(reading) for reading in batch]
+def _table(one: Columns, rows: slice, schema: Any) -> Any:
+    import pyarrow as pa
+
+    sensor_ns, value, code = one.sensor_ns[rows], one.value[rows], one.code[rows]
+
+    def same(text: str) -> Any:
+        return pa.DictionaryArray.from_arrays(np.zeros(len(value), np.int32), [text])
+
+    arrays = [
+        pa.array(sensor_ns, mask=sensor_ns == NO_TIME),
+        pa.array(one.read_start_ns[rows]),
+        pa.array(one.read_end_ns[rows]),
+        same(one.channel),
+        same(one.source),
+        same(one.quantity),
+        pa.array(value, mask=code != 0),
+        pa.DictionaryArray.from_arrays(code.astype(np.int32), list(one.statuses)),
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _row(reading: Reading) -> tuple[object, ...]:
-    return (
-        reading.sensor_ns,
-        reading.read_start_ns,
-        reading.read_end_ns,
-        reading.channel,
-        reading.source,
-        reading.quantity,
-        reading.value,
-        reading.status,
+def _columns(tables: Iterable[Any], channel: str | None) -> dict[Key, Columns]:
+    """Row groups as columns by channel and source; a group may hold several, if another program wrote it."""
+    parts: dict[Key, list[Columns]] = {}
+    for table in tables:
+        for one in _split(table):
+            if channel in (None, one.channel):
+                parts.setdefault((one.channel, one.source), []).append(one)
+    return {key: _joined(those) for key, those in parts.items()}
+
+
+def _split(table: Any) -> list[Columns]:
+    if not len(table):
+        return []
+    table = table.unify_dictionaries().combine_chunks()
+    places = np.stack([table[name].combine_chunks().indices.to_numpy() for name in COLUMNS[3:6]])
+    if (places == places[:, :1]).all():
+        return [_one(table)]
+    kinds = np.unique(places, axis=1).T
+    return [_one(table.take(np.flatnonzero((kind == places.T).all(axis=1)))) for kind in kinds]
+
+
+def _one(chosen: Any) -> Columns:
+    """A table of one channel and source."""
+    channel, source, quantity = (chosen[name][0].as_py() for name in COLUMNS[3:6])
+    status = chosen["status"].combine_chunks()
+    statuses = [str(text) for text in status.dictionary.to_pylist()]
+    order = [OK, *(text for text in statuses if text != OK)]
+    recoded = np.array([order.index(text) for text in statuses], np.uint32)
+    return Columns(
+        channel,
+        source,
+        quantity,
+        chosen["read_start_ns"].to_numpy(),
+        chosen["read_end_ns"].to_numpy(),
+        chosen["sensor_ns"].combine_chunks().fill_null(NO_TIME).to_numpy(zero_copy_only=False),
+        chosen["value"].combine_chunks().fill_null(float("nan")).to_numpy(zero_copy_only=False),
+        recoded[status.indices.to_numpy()],
+        tuple(order),
     )
 
 
-def _readings(table: Any) -> list[Reading]:
-    if tuple(table.column_names) != COLUMNS:
-        raise DataError(f"its columns are {', '.join(table.column_names)} instead of {', '.join(COLUMNS)}")
-    rows = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-    return [
-        Reading(channel, source, quantity, start_ns, end_ns, value, sensor_ns, status)
-        for sensor_ns, start_ns, end_ns, channel, source, quantity, value, status in rows
-    ]
+def _joined(parts: Sequence[Columns]) -> Columns:
+    if len(parts) == 1:
+        return parts[0]
+    statuses = tuple(dict.fromkeys(text for part in parts for text in part.statuses))
+    codes = [np.array([statuses.index(text) for text in part.statuses], np.uint32)[part.code] for part in parts]
+    first = parts[0]
+    return Columns(
+        first.channel,
+        first.source,
+        first.quantity,
+        np.concatenate([part.read_start_ns for part in parts]),
+        np.concatenate([part.read_end_ns for part in parts]),
+        np.concatenate([part.sensor_ns for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate(codes),
+        statuses,
+    )
 
 
 def _metadata(raw: dict[bytes, bytes]) -> TraceMetadata:

@@ -14,9 +14,10 @@ from energybench.config import Experiment, Quality
 from energybench.errors import reason
 from energybench.power.condition_summary import Summary, Times, summarise
 from energybench.power.condition_summary import flags as condition_flags
-from energybench.power.meter import Reading, Session
+from energybench.power.meter import Session
 from energybench.power.monitor import Observed
 from energybench.power.quality import flags
+from energybench.power.series import Columns, Key
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
 from energybench.run.metrics import IDLE, TRAIN, epochs, in_scope, metrics
@@ -177,17 +178,10 @@ def _status(failure: Failure | None) -> Status:
     return "interrupted" if failure.kind == "interrupted" else "failed"
 
 
-def timelines(sessions: Sequence[Session], readings: Sequence[Reading]) -> dict[str, Timeline]:
+def timelines(sessions: Sequence[Session], readings: Mapping[Key, Columns]) -> dict[str, Timeline]:
     """Channel name -> its timeline."""
-    by_channel: dict[str, list[Reading]] = {}
-    for reading in readings:
-        by_channel.setdefault(reading.channel, []).append(reading)
     return {
-        channel.name: Timeline(
-            channel,
-            [source for source in session.sources if source.channel == channel.name],
-            by_channel.get(channel.name, []),
-        )
+        channel.name: Timeline(channel, session.sources, readings)
         for session in sessions
         for channel in session.channels
     }

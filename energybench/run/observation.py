@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from energybench.power.meter import Reading
 from energybench.power.monitor import Observed
+from energybench.power.series import Columns, Key
 from energybench.run.result import Failure
 
 
@@ -39,7 +39,7 @@ class Observation:
     """
 
     spans: list[Span] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
+    readings: dict[Key, Columns] = field(default_factory=dict)
     observed: list[Observed] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
     workers_ns: int | None = None

@@ -161,12 +161,10 @@ class Quiet:
         return all(is_steady([line.energy(*part).power_mean_w for part in parts]) for line in self._power_lines())
 
     def _power_lines(self) -> list[Timeline]:
-        """Of each measured device its power sources where it has some: a counter's ticks look like unsteady power."""
+        """Of each measured device."""
         lines = []
         for session, sampler in zip(self._sessions, self._samplers, strict=True):
-            for channel in session.channels:
-                if channel.name in self._channels:
-                    own = [source for source in session.sources if source.channel == channel.name]
-                    power = [source for source in own if source.quantity == "power_w"]
-                    lines.append(Timeline(channel, power or own, sampler.readings(channel.name)))
+            columns = sampler.columns()
+            own = [channel for channel in session.channels if channel.name in self._channels]
+            lines += [Timeline(channel, session.sources, columns) for channel in own]
         return lines

@@ -180,7 +180,7 @@ class Supervisor:
     def _collect(self) -> None:
         self.seen.observed = self._monitor.observed()
         for sampler in self._samplers:
-            self.seen.readings.extend(sampler.readings())
+            self.seen.readings.update(sampler.columns())
 
     def _experiment(self) -> Experiment:
         """What the workers are told: with `context_s` decided."""

@@ -6,6 +6,7 @@ import pytest
 
 from energybench.errors import DataError
 from energybench.power.meter import Channel, Reading
+from energybench.power.series import by_source, readings
 from energybench.power.trace import boot_id, read_trace, realtime_offset_ns, write_trace
 
 CHANNELS = [Channel("gpu.0", "gpu", "GPU-1234", "0000:65:00.0"), Channel("cpu.0", "cpu", "package-0")]
@@ -16,20 +17,29 @@ READINGS = [
 ]
 
 
+def write(path, rows, channels=CHANNELS, **keys):
+    write_trace(path, by_source(rows), channels, **keys)
+
+
+def rows_of(path, **keys):
+    return list(readings(read_trace(path, **keys)[0]))
+
+
 @pytest.fixture
 def path(tmp_path):
-    write_trace(tmp_path / "power.parquet", READINGS, CHANNELS, offset_ns=42)
+    write(tmp_path / "power.parquet", READINGS, offset_ns=42)
     return tmp_path / "power.parquet"
 
 
 def test_what_is_written_is_read_back(path):
-    readings, metadata = read_trace(path)
-    assert readings == READINGS
+    _, metadata = read_trace(path)
+    assert rows_of(path) == READINGS
+    assert rows_of(path, channel="cpu.0") == READINGS[2:]
     assert metadata.boot_id == boot_id()
     assert metadata.realtime_offset_ns == 42
     assert metadata.channels == {
-        "gpu.0": {"device_id": "GPU-1234", "pci_bus_id": "0000:65:00.0"},
-        "cpu.0": {"device_id": "package-0", "pci_bus_id": None},
+        "gpu.0": {"device_id": "GPU-1234", "pci_bus_id": "0000:65:00.0", "calibration": None},
+        "cpu.0": {"device_id": "package-0", "pci_bus_id": None, "calibration": None},
     }
 
 
@@ -60,33 +70,43 @@ def test_nothing_but_the_trace_is_left_in_the_folder(path):
 
 
 def test_an_interrupted_write_keeps_the_old_trace(path):
-    def breaking():
-        yield READINGS[0]
-        raise RuntimeError("interrupted")
+    class Breaking(dict):
+        def values(self):
+            yield from by_source(READINGS[:1]).values()
+            raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError):
-        write_trace(path, breaking(), CHANNELS)
-    assert read_trace(path)[0] == READINGS
+        write_trace(path, Breaking(), CHANNELS)
+    assert rows_of(path) == READINGS
     assert [entry.name for entry in path.parent.iterdir()] == ["power.parquet"]
 
 
 def test_more_readings_than_a_row_group_holds(tmp_path, monkeypatch):
     monkeypatch.setattr("energybench.power.trace.ROWS_A_GROUP", 7)
-    readings = [Reading(f"gpu.{i % 9}", "instant", "power_w", i, i + 1, float(i), status="ok") for i in range(100)]
-    write_trace(tmp_path / "power.parquet", (reading for reading in readings), CHANNELS)
-    assert read_trace(tmp_path / "power.parquet")[0] == readings
+    rows = [Reading(f"gpu.{i % 3}", "instant", "power_w", i, i + 1, float(i), status="ok") for i in range(100)]
+    rows[40] = Reading("gpu.1", "instant", "power_w", 40, 41, None, status="gone")
+    write(tmp_path / "power.parquet", rows)
+    assert sorted(rows_of(tmp_path / "power.parquet"), key=lambda row: row.read_start_ns) == rows
+    assert rows_of(tmp_path / "power.parquet", channel="gpu.1") == rows[1::3]
+
+
+def test_rows_of_any_order_are_read(path, tmp_path):
+    """As another program may have written them, and as they were written by time."""
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.take([2, 0, 1]), tmp_path / "other.parquet")
+    assert sorted(rows_of(tmp_path / "other.parquet"), key=lambda row: row.read_start_ns) == READINGS
 
 
 def test_no_readings_make_an_empty_trace(tmp_path):
-    write_trace(tmp_path / "power.parquet", [], [])
-    assert read_trace(tmp_path / "power.parquet")[0] == []
+    write(tmp_path / "power.parquet", [], [])
+    assert read_trace(tmp_path / "power.parquet")[0] == {}
 
 
 def test_a_folder_named_as_an_override_is_no_column(tmp_path):
     folder = tmp_path / "batch=32"
     folder.mkdir()
-    write_trace(folder / "power.parquet", READINGS, CHANNELS)
-    assert read_trace(folder / "power.parquet")[0] == READINGS
+    write(folder / "power.parquet", READINGS)
+    assert rows_of(folder / "power.parquet") == READINGS
 
 
 def test_the_offset_maps_monotonic_to_wall_time():
