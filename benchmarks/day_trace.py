@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _ask(path: Path, channels: list[Channel], sources: list[Source], curves: list, seconds: float, count: int) -> None:
-    """In a process of its own, whose memory is that of reading alone."""
+    """In a process of its own: its memory is that of reading."""
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
