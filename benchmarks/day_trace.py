@@ -88,9 +88,10 @@ def answer(
         true_j = simulation.energy_j(curve, edges[:, 0], edges[:, 1])
         errors += [abs(one.energy_j / true - 1) for one, true in zip(found, true_j, strict=True)]
         del line
+    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{len(errors):,} windows of 0.1 s to {seconds / 7200:.0f} h: {time.perf_counter() - started:.1f} s in all, "
-        f"{asking_s:.2f} s of it asking; largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB; "
+        f"{asking_s:.2f} s of it asking; largest memory {memory_gb:.2f} GB; "
         f"error median {100 * float(np.median(errors)):.4f} %"
     )
 
