@@ -78,12 +78,12 @@ VISITS: dict[str, dict[tuple[int, ...], list[Stage]]] = {
     "pair": {
         (0, 1): [
             script(
-                *("scaling", 150, *SCALING, "--rounds", "3", "--totals", "64", "256", "--models", "resnet50"),
-                *("--hand-least", "256", "--seconds", "145"),
+                *("scaling", 145, *SCALING, "--rounds", "3", "--totals", "64", "256", "--models", "resnet50"),
+                *("--hand-least", "256", "--seconds", "135"),
             ),
             script(
-                *("scaling-networks", 110, *SCALING, "--rounds", "2", "--totals", "256", "--each", "0"),
-                *("--models", "caffenet", "resnetim", "resnet", "cnn2d", "--seconds", "100"),
+                *("scaling-networks", 95, *SCALING, "--rounds", "2", "--totals", "256", "--each", "0"),
+                *("--models", "caffenet", "resnetim", "resnet", "cnn2d", "--seconds", "85"),
                 quick=("--only-show",),
             ),
             GPU_TESTS,

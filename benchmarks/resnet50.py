@@ -1,8 +1,8 @@
 """ResNet-50 v1.5, bf16, channels last: energybench's torch engine against loops written by hand and timm's, in turn.
 
 Every contestant is a process of its own that becomes ready once (see `contest.py`); then each trains for a window, in
-rounds (A B C A B C ...), until --seconds are over. Raw windows go to --out after each round; those of a further call are
-added.
+rounds (A B C A B C ...), until --seconds are over. Raw windows go to --out after each round; those of a further call
+are added.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.size, given.batch, given.window, given.rounds, given.precision = 32, [2], 0.5, 2, "fp32"
-        given.device = "cpu"
+        given.device, given.contestants = "cpu", ["energybench-eager", "eager"]
     begun, counter = time.monotonic(), Counter(given.device)
     done: list[Contestant] = []
     earlier = json.loads(Path(given.out).read_text())["contestants"] if given.out and Path(given.out).exists() else []
