@@ -29,16 +29,16 @@ def answer(make: Callable[[], TrainFor]) -> None:
 
 
 class Counter:
-    """NVML's energy counter of the first card, read where it ticks; of the CPU nothing."""
+    """NVML's energy counter of a card, read where it ticks; of the CPU nothing."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, number: int = 0) -> None:
         self._handle: Any = None
         if device == "cuda":
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            self._handle = pynvml.nvmlDeviceGetHandleByIndex(number)
 
     def tick(self) -> tuple[float, float] | None:
         """Seconds and joules at the counter's next change."""
