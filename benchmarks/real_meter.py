@@ -34,12 +34,13 @@ from typing import Any
 import gpu_load
 from contest import Counter
 from pairs import described
+from sources import sources_of
 
 import energybench
 from energybench.config import Part, make
 from energybench.devices import Device
 from energybench.errors import EnergybenchError, MeterError
-from energybench.power.meter import Channel, Source
+from energybench.power.meter import Source
 from energybench.power.timeline import Timeline
 from energybench.power.trace import read_trace
 from energybench.registry import Registry
@@ -62,21 +63,9 @@ def between(counter: Counter, play: Callable[[], None]) -> Ticks:
     return first, last
 
 
-def sources_of(meter: str, device: Device) -> tuple[list[Channel], list[Source]]:
-    """What a meter tells of the card; nothing where it cannot read it."""
-    one = make(Registry(), "meter", Part(meter))
-    if not one.check().ok:
-        return [], []
-    session = one.open([device])
-    try:
-        return list(session.channels), list(session.sources)
-    finally:
-        session.close()
-
-
 def lines(meter: str, device: Device, trace: Path) -> dict[str, Timeline]:
     """Several ways to see the same readings: all sources together, without the counter, each alone."""
-    channels, sources = sources_of(meter, device)
+    channels, sources = sources_of(meter, [device])
     if not channels:
         return {}
     columns, _ = read_trace(trace, channels[0].name)
@@ -266,14 +255,14 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
     device = cards()[number]
     say = functools.partial(progress, f"card {number}", given.begun)
     say(device.name)
-    if "counter" not in names(sources_of("nvml", device)[1]):
+    if "counter" not in names(sources_of("nvml", [device])[1]):
         raise MeterError(f"card {number} ({device.name}) has no energy counter to compare with; choose another")
     folder, counter = Path(given.out), Counter("cuda", number)
     load = gpu_load.make(given.load, given.batch, given.image)
     gpu_load.busy(load, min(2.0, given.seconds))
     say("warm")
     trace, tool_trace = folder / f"power.{number}.parquet", folder / f"nvidia_smi.{number}.parquet"
-    tool_there = bool(sources_of("nvidia_smi", device)[0])
+    tool_there = bool(sources_of("nvidia_smi", [device])[0])
     spans: dict[str, Ticks] = {}
     with energybench.measure("nvml", [device.uuid]) as block:
         with energybench.measure("nvidia_smi", [device.uuid]) if tool_there else nullcontext() as tool:
