@@ -24,6 +24,9 @@ Floats = npt.NDArray[np.float64]
 SAMPLED = {"poll": ("1 s poll", "10 Hz trapezoid"), "nvidia_smi": ("nvidia-smi -lms 100",)}
 NAMES = {"energybench": "energybench", "zeus": "Zeus", "codecarbon": "CodeCarbon"}
 
+LATE = 1.3
+"""A window that became longer than so many times what was drawn is no window of that length."""
+
 
 def file_of(tool: str, card: int) -> str:
     """What a tool writes."""
@@ -51,9 +54,7 @@ def judged(plan: Mapping[str, Any], folder: Path, tools: Sequence[str], curves: 
                 told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"failure": "wrote nothing"}
                 if told["failure"]:
                     failures.setdefault(NAMES[tool], {})[card] = told["failure"]
-                asked = [drawn[place] for place in told.get("of", [])]
-                spans = [(begun, ended) for begun, ended, _ in told.get("told", [])]
-                values = [joules for _, _, joules in told.get("told", [])]
+                asked, spans, values = as_drawn(drawn, told)
                 put(errors, NAMES[tool], card, asked, values, truths(curve, plan["start_ns"], spans))
             elif tool == "energybench":
                 found = energies(path, number, drawn)
@@ -74,6 +75,16 @@ def judged(plan: Mapping[str, Any], folder: Path, tools: Sequence[str], curves: 
         "plan_seconds": plan["seconds"],
         "seed": plan["seed"],
     }
+
+
+def as_drawn(drawn: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Windows, (start, end) and joules of those that became about as long as they were drawn: a tool may be late."""
+    kept = []
+    for place, (begun_ns, ended_ns, joules) in zip(told.get("of", []), told.get("told", []), strict=True):
+        window = drawn[place]
+        if ended_ns - begun_ns <= LATE * (window["end_ns"] - window["start_ns"]):
+            kept.append((window, (begun_ns, ended_ns), joules))
+    return [one for one, _, _ in kept], [span for _, span, _ in kept], [joules for _, _, joules in kept]
 
 
 def truths(curve: Curve, start_ns: int, spans: Sequence[tuple[int, int]]) -> Floats:
