@@ -246,13 +246,13 @@ def _refined(first: Ints, last: Ints, excluded: Bools, period_ns: float) -> floa
     periods = period_ns * (1 + np.linspace(-DRIFT, DRIFT, TRIED_PERIODS))
     ranked = []
     for tried in periods[np.argsort(np.abs(periods - period_ns), kind="stable")]:
-        _, half_ns, against = _phase(first[:count], last[:count], excluded[:count], float(tried))
-        ranked.append((against, float(tried), half_ns))
-    fewest = min(against for against, _, _ in ranked)
-    good = [(tried, half_ns) for against, tried, half_ns in ranked if against == fewest]
-    # Of several that fit as well, the middle one: the truth lies between the extremes.
-    low, high = min(tried for tried, _ in good), max(tried for tried, _ in good)
-    return (low + high) / 2 if len(good) < len(ranked) else period_ns
+        _, _, against = _phase(first[:count], last[:count], excluded[:count], float(tried))
+        ranked.append((against, float(tried)))
+    fewest = min(against for against, _ in ranked)
+    good = [tried for against, tried in ranked if against == fewest]
+    # Of several that fit as well, the declared one; else the middle, as the truth lies between the extremes.
+    low, high = min(good), max(good)
+    return period_ns if low <= period_ns <= high else (low + high) / 2
 
 
 def _phase(first: Ints, last: Ints, excluded: Bools, period_ns: float) -> tuple[float, float, int]:
