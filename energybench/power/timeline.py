@@ -19,7 +19,7 @@ from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
 from energybench.power.series import Columns, Key, by_source
-from energybench.power.updates import Updates, updates
+from energybench.power.updates import BLOCK, Updates, updates
 from energybench.run.result import ChannelEnergy
 
 __all__ = ["Timeline", "gap_limit_s"]
@@ -85,6 +85,8 @@ class Timeline:
         - each such edge: the doubt of when the updates were, times the difference of the powers around; of a counter
           whose updates could not be located, energy of the interval / sqrt(12), and the same of the read's length and
           of the resolution (rectangular distributions, GUM 4.3.7);
+        - of a counter, how well its pace is known: what it counted is divided by the time between its updates. Each
+          `BLOCK` of readings finds its phase anew, so in longer windows this grows no more;
         - power that is seen for a part of the time or at instants: for each interval, what may have been missed, told
           by how much successive values differ (`segments`);
         - power: resolution x time / sqrt(12), the same rounding all through the window;
@@ -108,7 +110,7 @@ class Timeline:
         readings, gap_ns = best.rhythm.within(start_ns, end_ns)
         found = ChannelEnergy(
             energy_j=window.energy_j,
-            independent_u_j=float(np.sqrt(window.variance_j2 + self._rounding_j2(window))),
+            independent_u_j=float(np.sqrt(window.variance_j2 + self._rounding_j2(window) + _pace_j2(best, window))),
             common_u_j=self._channel.gain_uncertainty * abs(window.energy_j),
             power_mean_w=window.energy_j / (window.covered_ns / 1e9),
             power_peak_w=window.peak_w,
@@ -215,6 +217,14 @@ def _fused(known: list[_Known]) -> Course:
     for other in known[1:]:
         fused = filled(fused, other.course)
     return fused
+
+
+def _pace_j2(known: _Known, window: _Window) -> float:
+    """Variance from the doubt about the time between two updates of a counter."""
+    if known.source.quantity != "energy_j":
+        return 0.0
+    share = min(1.0, BLOCK * known.source.period_s * 1e9 / window.covered_ns)
+    return (known.updates.pace_u * window.energy_j * share) ** 2
 
 
 class _Rhythm:
