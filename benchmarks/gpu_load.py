@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 SIZE = 8192
 HOST_SIZE = 512
@@ -15,7 +16,7 @@ class Load(Protocol):
     def work(self, pieces: int) -> None:
         """Makes so many equal pieces of work and waits for them."""
 
-    def train_for(self, seconds: float, least: int = 1) -> tuple[int, float]:
+    def train_for(self, seconds: float) -> tuple[int, float]:
         """Steps made and seconds taken."""
 
 
@@ -30,8 +31,11 @@ class Torch:
         size = SIZE if self._device == "cuda" else HOST_SIZE
         self._a = torch.randn(size, size, device=self._device, dtype=torch.bfloat16)
         self._out = torch.empty_like(self._a)
-        self._batch, self._image = batch, image
-        self._train_for: Callable[[float, int], tuple[int, float]] | None = None
+        precision = "bf16" if self._device == "cuda" else "fp32"
+        self._trained = argparse.Namespace(
+            way="eager", mode="default", device=self._device, precision=precision, batch=batch, size=image, world=1
+        )
+        self._hand: Any = None
 
     def work(self, pieces: int) -> None:
         for _ in range(pieces):
@@ -39,15 +43,15 @@ class Torch:
         if self._device == "cuda":
             self._torch.cuda.synchronize()
 
-    def train_for(self, seconds: float, least: int = 1) -> tuple[int, float]:
-        if self._train_for is None:
+    def train_for(self, seconds: float) -> tuple[int, float]:
+        if self._hand is None:
             from resnet50_by_hand import Hand
 
-            precision = "bf16" if self._device == "cuda" else "fp32"
-            hand = Hand("eager", self._batch, self._image, self._device, "default", precision)
-            hand.train_for(1.0)
-            self._train_for = hand.train_for
-        return self._train_for(seconds, least)
+            self._hand = Hand(self._trained)
+            self._hand.load()
+            self._hand.ready()
+        steps, took = self._hand.train(seconds, exchange=False)
+        return steps, took
 
 
 class Numpy:
@@ -62,8 +66,8 @@ class Numpy:
         for _ in range(pieces):
             self._a @ self._a
 
-    def train_for(self, seconds: float, least: int = 1) -> tuple[int, float]:
-        return counted(self.work, seconds, least)
+    def train_for(self, seconds: float) -> tuple[int, float]:
+        return counted(self.work, seconds)
 
 
 class Nothing:
@@ -72,8 +76,8 @@ class Nothing:
     def work(self, pieces: int) -> None:
         time.sleep(pieces / 1000)
 
-    def train_for(self, seconds: float, least: int = 1) -> tuple[int, float]:
-        return counted(self.work, seconds, least)
+    def train_for(self, seconds: float) -> tuple[int, float]:
+        return counted(self.work, seconds)
 
 
 LOADS = ("torch", "numpy", "none")
@@ -86,10 +90,10 @@ def make(name: str, batch: int = 64, image: int = 224) -> Load:
     return Numpy() if name == "numpy" else Nothing()
 
 
-def counted(work: Callable[[int], None], seconds: float, least: int) -> tuple[int, float]:
+def counted(work: Callable[[int], None], seconds: float) -> tuple[int, float]:
     """Calls `work` with one piece until the time is up: calls made and seconds taken."""
     steps, begun = 0, time.perf_counter()
-    while steps < least or time.perf_counter() - begun < seconds:
+    while not steps or time.perf_counter() - begun < seconds:
         work(1)
         steps += 1
     return steps, time.perf_counter() - begun

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from meter_error_tools import ONE_CARD
 from scipy.integrate import trapezoid as trapezoid_of
 
+from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel, Source
 from energybench.power.timeline import Timeline
 from energybench.power.trace import read_trace
@@ -129,7 +129,7 @@ def polled(path: Path, number: int) -> tuple[Floats, Floats]:
 
 def printed(path: Path, number: int) -> tuple[Floats, Floats]:
     """As `polled`, of nvidia-smi's lines, their wall time told from CLOCK_MONOTONIC."""
-    offset_s = time.time() - time.monotonic()
+    offset_s = realtime_offset_ns() / 1e9
     times, watts = [], []
     for line in path.read_text(encoding="utf-8").splitlines():
         index, stamp, power = line.split(", ")

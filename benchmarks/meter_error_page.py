@@ -129,7 +129,9 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
             at = [length_s * 1.08 ** (place - 2) for length_s, _ in drawn]
             middle = [max(statistics.median(sizes), 1e-3) for _, sizes in drawn]
             worst = [max(max(sizes), 1e-3) for _, sizes in drawn]
-            [line] = panel.plot(at, middle, "o-", label=tool, linewidth=2 if tool == "energybench" else 1, markersize=4)
+            [line] = panel.plot(
+                at, middle, "o-", color=f"C{place}", label=tool, linewidth=2 if place == 0 else 1, markersize=4
+            )
             panel.vlines(at, middle, worst, color=line.get_color(), alpha=0.5)
             panel.plot(at, worst, "_", color=line.get_color())
         panel.set(xscale="log", yscale="log", title=card)

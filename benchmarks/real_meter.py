@@ -282,7 +282,10 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
     if tool_there:
         rows += agreement({"steady": spans["steady"]}, lines("nvidia_smi", device, tool_trace))
     say("training")
-    speed = throughput(load, device.uuid, given.pairs, given.pair_seconds)
+    try:
+        speed = throughput(load, device.uuid, given.pairs, given.pair_seconds)
+    except Exception as error:  # what was measured before is kept
+        speed = {"failure": f"{type(error).__name__}: {error}"}
     say("done")
     return {
         "card": device.name,
@@ -337,6 +340,9 @@ def tell(found: dict[str, Any]) -> None:
     if found["zeus_failure"]:
         print(f"Zeus: {found['zeus_failure']}")
     speed = found["throughput"]
+    if "failure" in speed:
+        print(f"\ntraining failed: {speed['failure']}")
+        return
     on, without = statistics.median(speed["on"]), statistics.median(speed["off"])
     print(
         f"\ntraining, meter on / off: {on:.4g} / {without:.4g} steps/s; ratio {speed['ratio']:.4f} "
