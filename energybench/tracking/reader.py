@@ -11,7 +11,7 @@ from typing import Any
 from energybench.errors import TrackingError
 from energybench.run.result import Failure, Result
 from energybench.tracking import record
-from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SWEEP_TAG
+from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
 from energybench.tracking.recorded import DatabaseRuns, Recorded, Runs, ServerRuns
 from energybench.tracking.store import available, is_database, redact, sqlite_path, tracking_errors
 
@@ -68,10 +68,10 @@ class MlflowReader:
         return self._named([parent, *self._runs.tagged(PARENT_TAG, parent.run_id)])
 
     def _named(self, runs: Sequence[Recorded]) -> list[Result]:
-        """The runs of ours as results, each with its sweep's id and name."""
+        """The runs of ours as results, each with its sweep's id and name; not those whose cell was run again."""
         tags: dict[str, Mapping[str, str]] = {run.run_id: run.tags for run in runs if SWEEP_TAG in run.tags}
         results = []
-        for run in (run for run in runs if RUN_TAG in run.tags):
+        for run in (run for run in runs if RUN_TAG in run.tags and SUPERSEDED_TAG not in run.tags):
             above = run.tags.get(PARENT_TAG, "")
             if above and above not in tags:
                 parent = self._runs.one(above)
