@@ -42,6 +42,10 @@ def title(decision: Decision) -> str:
 def lines(decision: Decision, rates: Rates) -> list[str]:
     """The answer, how sure it is, what cannot be told apart, and what to repeat: one line each."""
     said = [*_answer(decision, rates), *_sureness(decision), *_alternatives(decision), *_further(decision)]
+    if decision.source == "estimated":
+        said.append(
+            "Estimated energy is a constant power times the time: it ranks settings of one device as their time does."
+        )
     left = [f"{label} ({why})" for label, why in decision.left_out.items()]
     return [*said, f"Left out: {listed(left)}"] if left else said
 
