@@ -12,8 +12,8 @@ from energybench.errors import TrackingError
 from energybench.run.result import Failure, Result
 from energybench.tracking import record
 from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
-from energybench.tracking.recorded import DatabaseRuns, Recorded, Runs, ServerRuns
-from energybench.tracking.store import available, is_database, redact, sqlite_path, tracking_errors
+from energybench.tracking.recorded import Recorded, Runs, open_runs
+from energybench.tracking.store import available, redact, sqlite_path, tracking_errors
 
 
 class MlflowReader:
@@ -35,7 +35,7 @@ class MlflowReader:
         if not state.ok:
             raise TrackingError(f"tracking: {state}")
         with tracking_errors(uri, "open the store"):
-            self._runs: Runs = DatabaseRuns(uri) if is_database(uri) else ServerRuns(uri)
+            self._runs: Runs = open_runs(uri)
             self.experiments = self._runs.experiments()
 
     def find(self, name: str) -> list[Result]:

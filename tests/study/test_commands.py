@@ -67,6 +67,15 @@ class TestRecommend:
         assert "the same energy within -" in line
         assert "  energybench batch=128 seed=3," in out or "take either" in line
 
+    def test_a_constraint_that_is_met_only_perhaps(self, study, capsys):
+        _, out, _ = said(capsys, "recommend", "--min-accuracy", "97.95%")
+        assert "Not surely what you ask: its top-1 accuracy 98.00 ± 0.25 % may be below 97.95%." in out
+
+    def test_flags_of_the_chosen_setting_are_told(self, study, capsys):
+        written(study / "flagged", repeats(64, (0.01, 0.011), tags={"quality": "gaps"}))
+        _, out, _ = said(capsys, "recommend", "flagged")
+        assert "Something speaks against its numbers: gaps" in out
+
     def test_costs_are_the_user_s_and_only_if_given(self, study, capsys):
         _, plain, _ = said(capsys, "recommend")
         assert "kWh" not in plain

@@ -118,6 +118,27 @@ class TestPairs:
         assert "No setting of old matches one of new." in lines(found)
 
 
+class TestSeeds:
+    """The same configuration with the same seeds, on other code or another device: accuracy pair by pair."""
+
+    ACCURACIES = (0.95, 0.90, 0.93)
+
+    def moved(self, *, batch=64, seeds=(0, 1, 2), lost=0.001):
+        before = [run(64, seed, accuracy=value) for seed, value in enumerate(self.ACCURACIES)]
+        after = [run(batch, seed, accuracy=self.ACCURACIES[i] - lost) for i, seed in enumerate(seeds)]
+        return one(before, after).pairs[0].changes["accuracy_top1"].difference
+
+    def test_a_small_loss_in_every_pair_is_seen(self):
+        found = self.moved()
+        assert found.value == pytest.approx(-0.001)
+        assert found.half_width == pytest.approx(0.0, abs=1e-9)
+        assert self.moved(lost=0.0).p == 1.0
+
+    @pytest.mark.parametrize("changed", [{"batch": 128}, {"seeds": (3, 4, 5)}])
+    def test_not_where_the_seed_decides_something_else(self, changed):
+        assert self.moved(**changed).half_width > 0.02
+
+
 class TestConditions:
     @pytest.mark.parametrize(
         ("text", "metric", "limit", "above", "relative"),
