@@ -93,7 +93,7 @@ def _from_disk(path: Path, problems: list[str]) -> list[Result]:
             found.append(Result.read(file))
         except DataError as error:
             problems.append(str(error))
-    return found
+    return sorted(found, key=lambda result: result.started_at)
 
 
 def once(results: Iterable[Result]) -> list[Result]:

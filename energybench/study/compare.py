@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from energybench.run.result import Result
 from energybench.study.intervals import Difference, Estimate, Ratio, Sample, difference, holm, paired
 from energybench.study.quantities import KNOWN, Quantity, quantity
-from energybench.study.rows import Row, rows, varying
+from energybench.study.rows import Row, natural, rows, varying
 from energybench.study.separation import change
 
 
@@ -104,7 +104,7 @@ def compare(sources: Sequence[tuple[str, Sequence[Result]]], more: Sequence[str]
 def _against(first: str, before: list[Row], other: str, after: list[Row], more: Sequence[str]) -> Comparison:
     keys = list(dict.fromkeys([*varying(before), *varying(after)]))
     mine, theirs = ({_key(row, keys): row for row in table} for table in (before, after))
-    shared = [key for key in mine if key in theirs]
+    shared = sorted((key for key in mine if key in theirs), key=lambda key: natural(mine[key].label))
     names = _names([mine[key] for key in shared])
     pairs = [_pair(name, mine[key], theirs[key], more) for name, key in zip(names, shared, strict=True)]
     return Comparison(

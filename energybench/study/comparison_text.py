@@ -10,6 +10,7 @@ from typing import Any
 from energybench.study.compare import Change, Comparison, Pair
 from energybench.study.condition import Verdict
 from energybench.study.grid import Grid
+from energybench.study.summary import heading
 from energybench.study.words import amount, listed, percent, scaled
 
 OVERVIEW = ("energy_per_image_j", "images_per_s", "power_mean_w", "accuracy_top1")
@@ -30,14 +31,15 @@ def _of_pair(comparison: Comparison, pair: Pair) -> Grid:
     for change in pair.changes.values():
         metric = change.quantity
         known = [found.mean for found in (change.before, change.after) if found is not None]
-        factor, unit = (1.0, "%") if metric.share else scaled(known, metric.unit)
-        head = f"{metric.words} ({unit})" if unit and not metric.share else metric.words
-        values = [amount(found, factor, share=metric.share) for found in (change.before, change.after)]
+        factor, unit = (100.0, "%") if metric.share else scaled(known, metric.unit)
+        head = f"{metric.words} ({unit})" if unit else metric.words
+        values = [amount(found, factor) for found in (change.before, change.after)]
         rows.append((head, *values, moved(change)))
     runs = tuple(str(len(row.finished)) for row in (pair.before, pair.after))
     quality = tuple(_quality(row.finished) for row in (pair.before, pair.after))
     rows += [("runs", *runs, ""), ("quality", *quality, "")]
-    return Grid(pair.setting, ("", comparison.first, comparison.other, "change"), tuple(rows))
+    title = "; ".join(filter(None, (heading([*pair.before.finished, *pair.after.finished]), pair.setting)))
+    return Grid(title, ("", comparison.first, comparison.other, "change"), tuple(rows))
 
 
 def _of_pairs(comparison: Comparison, more: Sequence[str]) -> Grid:
@@ -55,7 +57,9 @@ def _of_pairs(comparison: Comparison, more: Sequence[str]) -> Grid:
         )
         for pair in comparison.pairs
     )
-    return Grid(f"changes from {comparison.first} to {comparison.other}", ("setting", *words, "runs"), rows)
+    read = heading([found for pair in comparison.pairs for row in (pair.before, pair.after) for found in row.finished])
+    title = f"changes from {comparison.first} to {comparison.other}; {read}"
+    return Grid(title, ("setting", *words, "runs"), rows)
 
 
 def _quality(results: Sequence[Any]) -> str:

@@ -16,7 +16,7 @@ from energybench.study.separation import change, in_question, repeats_needed
 from energybench.study.words import amount, digits, scaled, with_unit
 
 FRONT = ("energy", "time", "accuracy")
-"""What the Pareto front is over; EDP and ED²P follow from energy and time."""
+"""What the Pareto front is over. EDP and ED²P grow with energy and time, so that with them it is the same front."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from energybench.study.costs import Rates
@@ -28,6 +28,7 @@ from energybench.study.words import (
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 LEAST = {"energy": "the least energy", "time": "the least time", "edp": "the least EDP", "ed2p": "the least ED²P"}
 BASIS = {"image": "an image", "epoch": "an epoch", "run": "a run", "target-accuracy": "to the target accuracy"}
@@ -242,31 +243,52 @@ SPELT = 8
 def table(decision: Decision) -> Table:
     """Every setting: energy, time, accuracy, EDP, ED²P; the Pareto front marked, and what is not met said."""
     from rich.table import Table
+    from rich.text import Text
 
-    asked = decision.question.quantities
+    shown = shown_settings(decision)
+    columns = {"setting": [Text(_marked(setting, decision)) for setting in shown]}
+    columns |= _numbers(decision, shown)
+    columns["front"] = [Text("yes" * setting.on_front) for setting in shown]
+    if any(setting.probability is not None for setting in shown):
+        columns["best in"] = [Text(_chance(setting.probability)) for setting in shown]
+    columns["runs"] = [Text(str(len(setting.row.finished))) for setting in shown]
+    if any(setting.unmet for setting in shown):
+        columns["not met"] = [Text("; ".join(setting.unmet)) for setting in shown]
     drawn = Table(title=title(decision), title_justify="left", title_style="")
-    drawn.add_column("setting", overflow="fold")
-    shown = [
-        name
-        for name in ("energy", "time", "accuracy", "edp", "ed2p")
-        if any(name in s.estimates for s in decision.settings)
-    ]
-    scales = {}
-    for name in shown:
-        means = [setting.estimates[name].mean for setting in decision.settings if name in setting.estimates]
-        scales[name] = (1.0, "%") if asked[name].share else scaled(means, asked[name].unit)
-        words = "top-1" if name == "accuracy" else f"{asked[name].words} ({scales[name][1]})"
-        drawn.add_column(words, justify="right")
-    for head in ("front", "best in", "runs"):
-        drawn.add_column(head, justify="right")
-    drawn.add_column("does not meet")
-    for setting in shown_settings(decision):
-        cells = [amount(setting.estimates.get(name), scales[name][0], share=asked[name].share) for name in shown]
-        best = "-" if setting.probability is None else chance(setting.probability)
-        label = f"[bold]{_plain(setting.label)} *[/bold]" if setting is decision.chosen else _plain(setting.label)
-        runs = str(len(setting.row.finished))
-        drawn.add_row(label, *cells, "yes" * setting.on_front, best, runs, "; ".join(setting.unmet))
+    for index, head in enumerate(columns):
+        # The numbers keep their width.
+        drawn.add_column(head, justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
+    for setting, *cells in zip(shown, *columns.values(), strict=True):
+        drawn.add_row(*cells, style="bold" if setting is decision.chosen else None)
     return drawn
+
+
+def _marked(setting: Setting, decision: Decision) -> str:
+    return f"{setting.label} *" if setting is decision.chosen else setting.label
+
+
+def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Text]]:
+    """Head -> cells; EDP and ED²P have no interval of their own unless one of them is the criterion."""
+    from rich.text import Text
+
+    columns = {}
+    for name, metric in decision.question.quantities.items():
+        found = [setting.estimates.get(name) for setting in shown]
+        known = [estimate.mean for estimate in found if estimate is not None]
+        if not known:
+            continue
+        factor, unit = (100.0, "%") if metric.share else scaled(known, metric.unit)
+        if name in ("edp", "ed2p") and name != decision.question.criterion:
+            found = [None if estimate is None else replace(estimate, half_width=None) for estimate in found]
+        words = "top-1" if metric.share else metric.words
+        columns[f"{words}\n({unit})"] = [Text(amount(estimate, factor)) for estimate in found]
+    return columns
+
+
+def _chance(probability: float | None) -> str:
+    if probability is None:
+        return "-"
+    return chance(probability).replace("more than ", ">").replace("less than ", "<")
 
 
 SHOWN = 40
@@ -277,12 +299,6 @@ def shown_settings(decision: Decision) -> list[Setting]:
     """The rows of the table."""
     named = {setting.label for setting in (*decision.front, *filter(None, (decision.chosen, decision.nearest)))}
     return [setting for index, setting in enumerate(decision.settings) if index < SHOWN or setting.label in named]
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def to_json(decisions: Sequence[Decision], rates: Rates) -> str:

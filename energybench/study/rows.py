@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +104,12 @@ def varying(table: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     keys = dict.fromkeys(key for factors in found for key in factors)
     levels = {key: tuple(dict.fromkeys(factors.get(key, "-") for factors in found)) for key in keys}
     return {key: seen for key, seen in levels.items() if len(seen) > 1}
+
+
+def natural(label: str) -> list[tuple[int, float, str]]:
+    """Sorts labels as people do: batch=64 before batch=128."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
 def _setting(result: Result) -> str:

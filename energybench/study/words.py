@@ -58,7 +58,7 @@ def percent(share: float) -> str:
     value = abs(share) * 100
     if value >= 9.95:
         return f"{value:.0f}"
-    return f"{value:.2g}" if value >= 0.1 else f"{value:.1g}"
+    return f"{value:#.2g}" if value >= 0.1 else f"{value:.1g}"
 
 
 def less_or_more(ratio: Ratio, what: str) -> str:
@@ -67,8 +67,8 @@ def less_or_more(ratio: Ratio, what: str) -> str:
 
 
 def faster_or_slower(ratio: Ratio) -> str:
-    """Of times: '4.1 % slower (3.2 to 5.0 %)', or 'as fast within -1 to +2 %'."""
-    return _moved(ratio, "faster", "slower", "as fast")
+    """Of times: '4.1 % slower (3.2 to 5.0 %)', '31 % less time (...)', or 'as fast within -1 to +2 %'."""
+    return _moved(ratio, "less time", "slower", "as fast")
 
 
 def _moved(ratio: Ratio, fewer: str, more: str, same: str) -> str:

@@ -54,7 +54,7 @@ class TestRecommend:
         assert "Train with batch=128: the least energy an image of 2 settings that meet what you ask." not in out
         assert "Train with batch=128: the least energy an image of the only setting that meets what you ask." in out
         assert "Against your present setting (batch=64): 30 % less energy (" in out
-        assert "faster (" in out
+        assert "30 % less time (" in out
         assert "accura" in out
         assert "no other setting to compare it with" in out
 
