@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 CONFIDENCE = 0.95
 
@@ -205,10 +206,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def quantile(probability: float, freedom: float = math.inf) -> float:
     """Of Student's t; of the normal distribution for infinite degrees of freedom."""
+    if math.isinf(freedom):
+        return NormalDist().inv_cdf(probability)
     from scipy import special  # not scipy.stats, which takes a second to import
 
-    if math.isinf(freedom):
-        return float(special.ndtri(probability))
     return float(special.stdtrit(freedom, probability))
 
 

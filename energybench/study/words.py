@@ -62,23 +62,23 @@ def percent(share: float) -> str:
 
 
 def less_or_more(ratio: Ratio, what: str) -> str:
-    """'31 % less energy (28 to 34 %)', or 'the same energy within -2 to +3 %'."""
-    return _moved(ratio, f"less {what}", f"more {what}", f"the same {what}")
+    """'31 % less energy (28 to 34 %)', or '1.2 % less energy, not told apart (-3.0 to +0.6 %)'."""
+    return _moved(ratio, f"less {what}", f"more {what}")
 
 
 def faster_or_slower(ratio: Ratio) -> str:
-    """Of times: '4.1 % slower (3.2 to 5.0 %)', '31 % less time (...)', or 'as fast within -1 to +2 %'."""
-    return _moved(ratio, "less time", "slower", "as fast")
+    """Of times: '4.1 % slower (3.2 to 5.0 %)', '31 % less time (28 to 34 %)', or '..., not told apart (...)'."""
+    return _moved(ratio, "less time", "slower")
 
 
-def _moved(ratio: Ratio, fewer: str, more: str, same: str) -> str:
+def _moved(ratio: Ratio, fewer: str, more: str) -> str:
     move = ratio.value - 1
     said = f"{percent(move)} % {fewer if move < 0 else more}"
     if ratio.low is None or ratio.high is None:
         return f"{said} (single runs: no interval)"
     ends = (ratio.low - 1, ratio.high - 1)
     if ends[0] <= 0 <= ends[1]:
-        return f"{same} within {_signed(ends[0])} to {_signed(ends[1])} %"
+        return f"{said}, not told apart ({_signed(ends[0])} to {_signed(ends[1])} %)"
     first, second = sorted(abs(end) for end in ends)
     return f"{said} ({percent(first)} to {percent(second)} %)"
 
