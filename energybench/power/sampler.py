@@ -162,13 +162,12 @@ class Sampler:
         """Reads each source when it is due: until the sampler is stopped, or, being stopped, until `until_ns`."""
         now_ns = time.monotonic_ns()
         periods = [max(SHORTEST_PERIOD_NS, round(source.period_s * 1e9)) for source in self._sources]
-        due = [now_ns + period for period in periods]
+        # Spread over their periods: the slow reads of several cards in a row would delay the others.
+        due = [now_ns + period * (i + 1) // len(periods) for i, period in enumerate(periods)]
         while not self._over(due, until_ns):
-            now_ns = time.monotonic_ns()
-            for i in range(len(self._sources)):
-                if due[i] <= now_ns and (until_ns or not self._stop.is_set()):
-                    self._read(i)
-                    due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
+            while (i := _most_urgent(due, periods)) is not None and (until_ns or not self._stop.is_set()):
+                self._read(i)
+                due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
 
     def _over(self, due: list[int], until_ns: int | None) -> bool:
         """Waits for the next read; True when there is to be none."""
@@ -230,6 +229,13 @@ def _is_slow_counter(source: Source) -> bool:
 def _changes(series: Series) -> int:
     columns = series.columns(last=LOCATE_READS)
     return int((columns.value[1:] != columns.value[:-1]).sum())
+
+
+def _most_urgent(due: list[int], periods: list[int]) -> int | None:
+    """Of the sources that are due the one whose next beat comes first; None: none is due."""
+    now_ns = time.monotonic_ns()
+    ready = [i for i, at_ns in enumerate(due) if at_ns <= now_ns]
+    return min(ready, key=lambda i: due[i] + periods[i], default=None)
 
 
 def _seconds_until(due: list[int]) -> float | None:

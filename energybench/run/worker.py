@@ -268,14 +268,15 @@ class Loop:
     def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
         """Whether the budget is spent; of several workers, by the clock of the first.
 
-        They look at the clock together, after as many steps as the first expects to take a while.
+        They look at the clock together, after as many steps as the first expects to take a while, but at the most as
+        many as were made: the first steps are told by how fast they are enqueued, a hundred times faster than they run.
         """
         if self._alone or self._experiment.budget.seconds is None:
             return self._spent_inside(elapsed_s)
         if self._steps < self._next_look and not self._out_of_steps():
             return False
         left_s = self._experiment.budget.seconds - self._seconds - elapsed_s
-        ahead = max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1) if left_s > 0 else 0
+        ahead = min(max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1), steps) if left_s > 0 else 0
         ahead = int(self._agreed(trainer, ahead))
         self._next_look = self._steps + ahead
         return not ahead or self._out_of_steps()

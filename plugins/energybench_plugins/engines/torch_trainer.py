@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -163,6 +164,8 @@ class TorchTrainer:
         self._try(itertools.islice(training, steps), validation)
         self.synchronize()
         self._step.record(self._stream)
+        if not self._ranks.alone:
+            atexit.register(self._step.forget)  # runs before the ranks part, which was registered earlier
         self._put_back(kept)
 
     def _put_back(self, kept: Mapping[str, NDArray[np.generic]]) -> None:
