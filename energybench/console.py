@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from energybench.run.result import Result
-from energybench.run.supervisor import Moment
 from energybench.study.summary import energy_text
+
+if TYPE_CHECKING:
+    from energybench.run.result import Result
+    from energybench.run.supervisor import Moment
 
 SHORT = {"time_s": "{:,.2f} s", "images_per_s": "{:,.0f} images/s", "accuracy_top1": "{:.2%} top-1"}
 """Metrics of the line that ends a run, and their form."""
