@@ -232,6 +232,11 @@ def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> l
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: an interval is no list; a search takes one, hydra/sweeper=optuna"
+            )
     over_devices = OmegaConf.select(base, "sweep.devices") is not None
     return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
 

@@ -39,7 +39,7 @@ from energybench.run.preflight import Machine, Plan, prepare
 from energybench.run.result import RESULT_FILE, Failure, Result
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
-from energybench.study.limits import PRUNED, LimitedView, infeasible
+from energybench.study.limits import PRUNED, LimitedView, asked, infeasible
 from energybench.study.listing import cells_table
 from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
 from energybench.study.sameness import cell_of
@@ -280,7 +280,7 @@ def job(config: DictConfig, progress: Progress | None = None) -> None:
     number = int(hydra.job.num) if sweep is not None else 0
     place, out = _place(config, sweep, progress), console()
     label = place.name if sweep is None else f"{progress.label(number) if progress else number}: {place.name}"
-    limits = dict(hydra.sweeper.limits or {}) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
+    limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
     result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits)
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if progress is not None:

@@ -24,11 +24,16 @@ def check_limits(limits: Any) -> None:
     """Raises ConfigError for a limit that cannot be kept to."""
     if not isinstance(limits, Mapping):
         raise ConfigError(f"hydra.sweeper.limits={limits}: give a mapping, metric: limit")
-    for metric, limit in limits.items():
+    for metric, limit in asked(limits).items():
         if metric not in GROWING or not isinstance(limit, int | float) or limit <= 0:
             raise ConfigError(
                 f"hydra.sweeper.limits.{metric}={limit}: give a number above 0 for one of {', '.join(GROWING)}"
             )
+
+
+def asked(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The entries of a sweeper's mapping that are not null."""
+    return {str(key): value for key, value in (options or {}).items() if value is not None}
 
 
 def infeasible(plan: Plan) -> Failure | None:

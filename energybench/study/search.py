@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from energybench.errors import ConfigError, DataError
 from energybench.run.result import Result
-from energybench.study.limits import PRUNED, beyond
+from energybench.study.limits import PRUNED, asked, beyond
 from energybench.study.space import Space
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def check_search(objectives: Any, trials: Any) -> None:
     """Raises ConfigError for what no search can be made of."""
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna: Optuna is not installed; run pip install 'energybench[optuna]'")
-    if not isinstance(objectives, Mapping) or not objectives:
+    if not isinstance(objectives, Mapping) or not asked(objectives):
         raise ConfigError(f"hydra.sweeper.objectives={objectives}: give metrics, as in {{energy_j: minimize}}")
-    for metric, direction in objectives.items():
+    for metric, direction in asked(objectives).items():
         if direction not in DIRECTIONS:
             raise ConfigError(f"hydra.sweeper.objectives.{metric}={direction}: give {' or '.join(DIRECTIONS)}")
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
@@ -42,8 +42,8 @@ class Search:
     Args:
         directory: the sweep's folder.
         space: what is chosen from.
-        objectives: metric -> minimize | maximize.
-        limits: metric -> its largest value; a trial beyond it is pruned.
+        objectives: metric -> minimize | maximize; null: not an objective.
+        limits: metric -> its largest value, beyond which a trial is pruned; null: none.
         seed: of the choices.
     """
 
@@ -51,14 +51,14 @@ class Search:
         self,
         directory: Path,
         space: Space,
-        objectives: Mapping[str, str],
-        limits: Mapping[str, float],
+        objectives: Mapping[str, str | None],
+        limits: Mapping[str, float | None],
         seed: int,
     ) -> None:
         self._directory = directory
         self._space = space
-        self._objectives = dict(objectives)
-        self._limits = limits
+        self._objectives = asked(objectives)
+        self._limits = asked(limits)
         self._study = self._open(seed)
 
     def _open(self, seed: int) -> Study:

@@ -17,8 +17,8 @@ class OptunaSweeper(Sweeper):
 
     Args:
         trials: how many, in all starts of the search together.
-        objectives: metric -> minimize | maximize.
-        limits: energy_j, time_s -> where a trial is ended and pruned.
+        objectives: metric -> minimize | maximize; null: not an objective.
+        limits: energy_j, time_s -> where a trial is ended and pruned; null: nowhere.
         seed: of the choices.
         params: key -> what it is chosen from, as on the command line.
     """
@@ -26,8 +26,8 @@ class OptunaSweeper(Sweeper):
     def __init__(
         self,
         trials: int,
-        objectives: dict[str, str],
-        limits: dict[str, float] | None = None,
+        objectives: dict[str, str | None],
+        limits: dict[str, float | None] | None = None,
         seed: int = 0,
         params: dict[str, str] | None = None,
     ) -> None:
