@@ -185,7 +185,7 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
     if command.known:
         cells, host = [cell.overrides for cell in command.cells], platform.node()
         sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
-        tasks = [task(plan, number, directory) for plan, number in zip(plans, numbers, strict=True)]
+        tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
         sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
     if options.tracking.name != "none":
         with _never_in_the_way(directory):
@@ -279,7 +279,7 @@ def job(config: DictConfig, progress: Progress | None = None) -> None:
     sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
     number = int(hydra.job.num) if sweep is not None else 0
     place, out = _place(config, sweep, progress), console()
-    label = place.name if sweep is None else f"{progress.label(number) if progress else number}: {place.name}"
+    label = place.name if sweep is None else f"{progress.label() if progress else number}: {place.name}"
     limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
     result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits)
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
@@ -384,15 +384,20 @@ def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int
     """Lists the cells, how each stands and what it will take; writes nothing."""
     directory, host = command.directory, platform.node()
     numbers: list[int | None] = [None] * len(plans)
+    sweep_id = ""
     if command.multirun and (directory / SWEEP_FILE).exists():
         sweep = Sweep.read(directory)
         _, found = sweep.numbered([cell.overrides for cell in command.cells], [cell_of(plan, host) for plan in plans])
         numbers = [number if number < len(sweep.cells) else None for number in found]
-    tasks = [task(plan, number, directory) for plan, number in zip(plans, numbers, strict=True)]
+        sweep_id = sweep.sweep_id
+    tasks = [task(plan, number, directory, sweep_id) for plan, number in zip(plans, numbers, strict=True)]
     out, forecaster = console(), Forecaster(_earlier(directory), host=host)
     out.print(cells_table(list(zip(_names(command), tasks, strict=True)), forecaster))
     states = Counter(one.state for one in tasks)
-    out.print(f"{len(tasks)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    out.print(
+        f"{len(tasks)} cell{'s' if len(tasks) > 1 else ''}: "
+        + ", ".join(f"{count} {state}" for state, count in states.items())
+    )
     remainder = left(tasks, forecaster)
     for line in [*([str(remainder)] if remainder.cells else []), *_left_out_lines(left_out)]:
         out.print(line, markup=False, soft_wrap=True)

@@ -50,6 +50,9 @@ class Sweep:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        folder = os.open(directory, os.O_RDONLY)
+        os.fsync(folder)  # without it a power cut may take the new name back, and with it the cells' numbers
+        os.close(folder)
 
     @classmethod
     def read(cls, directory: Path) -> Sweep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from energybench.console import duration
@@ -41,8 +41,8 @@ class Task:
         return self.state == TO_RUN
 
 
-def task(plan: Plan, number: int | None, directory: Path) -> Task:
-    """How a cell stands, by what lies in its folder."""
+def task(plan: Plan, number: int | None, directory: Path, sweep_id: str) -> Task:
+    """How a cell of a sweep stands, by what lies in its folder."""
     folder = None if number is None else directory / str(number)
     if folder is None or not folder.exists():
         return Task(plan, number, TO_RUN)
@@ -52,6 +52,8 @@ def task(plan: Plan, number: int | None, directory: Path) -> Task:
         result = Result.read(folder)
     except DataError as error:
         return Task(plan, number, TO_RUN, f"its result cannot be read: {error}")
+    if result.sweep_id != sweep_id:  # a folder that was in use before there was a ledger in it
+        return Task(plan, number, TO_RUN, "the result of another sweep is in its place")
     return _judged(plan, number, result)
 
 
@@ -101,35 +103,36 @@ class Left:
 
 
 class Progress:
-    """A sweep while it runs."""
+    """A sweep while it runs. What is left is worked out between cells alone: while one is measured, nothing is."""
 
     def __init__(self, tasks: Sequence[Task], forecaster: Forecaster) -> None:
         self._forecaster = forecaster
         self._waiting = {task.number: task for task in tasks if task.to_run}
         self._cells = len(tasks)
         self._first = next(iter(self._waiting), None)
-        self._begun_s = time.monotonic()
+        self._left = left(tasks, forecaster)
+        self._since_s = time.monotonic()
 
     def follows(self, number: int) -> bool:
         """Whether another cell of this command ran before this one."""
         return number != self._first
 
-    def label(self, number: int) -> str:
+    def label(self) -> str:
         """'cell 4 of 12': the one that runs now, of all."""
-        self._begun_s = time.monotonic()
         return f"cell {self._cells - len(self._waiting) + 1} of {self._cells}"
 
     def ended(self, number: int, result: Result) -> None:
         """A cell has come to an end, whichever."""
         self._waiting.pop(number, None)
         self._forecaster.add(result)
-        self._begun_s = time.monotonic()
+        self._left = left(list(self._waiting.values()), self._forecaster)
+        self._since_s = time.monotonic()
 
     def left(self) -> Left:
         """What is left, the cell that runs now with what remains of it."""
-        found = left(list(self._waiting.values()), self._forecaster)
-        spent_s = min(time.monotonic() - self._begun_s, found.time_s)
-        return Left(found.cells, found.time_s - spent_s, found.energy_j, found.untold)
+        found = self._left
+        spent_s = min(time.monotonic() - self._since_s, found.time_s)
+        return replace(found, time_s=found.time_s - spent_s)
 
 
 def left(tasks: Sequence[Task], forecaster: Forecaster) -> Left:

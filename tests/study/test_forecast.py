@@ -102,10 +102,10 @@ def test_progress_counts_down(monkeypatch):
     tasks = [Task(plan(seed=seed), seed, TO_RUN) for seed in (2, 0, 1)] + [Task(plan("cnn2d"), 3, DONE)]
     progress = Progress(tasks, Forecaster(host="here"))
     assert [progress.follows(number) for number in (2, 0, 1)] == [False, True, True]
-    assert progress.label(2) == "cell 2 of 4"
+    assert progress.label() == "cell 2 of 4"
     assert str(progress.left()) == "3 cells left"
     progress.ended(2, result(seed=2))
-    assert progress.label(0) == "cell 3 of 4"
+    assert progress.label() == "cell 3 of 4"
     assert str(progress.left()) == "2 cells left | about 1 min 00 s, 4.0 kJ"
 
 
