@@ -6,22 +6,19 @@ import platform
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
-from energybench.config import Tracking, fit, resolve
-from energybench.console import RunView, console, finished_line
+from energybench.config import Tracking
+from energybench.console import console
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -30,16 +27,16 @@ from energybench.errors import (
     DataError,
     DeviceError,
     EnergybenchError,
-    TrackingError,
 )
-from energybench.order import SEARCHER
+from energybench.job import job
+from energybench.recording import connected, never_in_the_way, parent_run
 from energybench.registry import Registry
-from energybench.run.execute import Place, execute, failed, internal, new_id
+from energybench.run.execute import new_id
 from energybench.run.preflight import Machine, Plan, prepare
-from energybench.run.result import RESULT_FILE, Failure, Result
+from energybench.run.result import RESULT_FILE, Result
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
-from energybench.study.limits import PRUNED, LimitedView, asked, infeasible
+from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
 from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
 from energybench.study.sameness import cell_of
@@ -151,25 +148,6 @@ def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictCo
     return False
 
 
-@lru_cache(maxsize=4)
-def _tracker(uri: str, experiment: str) -> tracking.MlflowTracker:
-    """One connection a store for all cells of this process."""
-    return tracking.MlflowTracker(uri, experiment)
-
-
-def _connected(options: Tracking) -> tracking.MlflowTracker:
-    return _tracker(tracking.resolve_uri(options), options.experiment)
-
-
-@contextmanager
-def _never_in_the_way(directory: Path) -> Iterator[None]:
-    """A tracking store that fails costs no run: the user is told, and how to deliver the results later."""
-    try:
-        yield
-    except TrackingError as error:
-        print(f"energybench: warning: {error}; later: energybench sync {directory}", file=sys.stderr)
-
-
 def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
     """The sweep exists on disk, and in the tracker its parent run, before the first cell; or is that of before."""
     directory, options = command.directory, command.cells[0].experiment
@@ -188,22 +166,11 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
         tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
         sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
     if options.tracking.name != "none":
-        with _never_in_the_way(directory):
-            sweep = replace(sweep, tracking_run_id=_parent(sweep, tasks, options.tracking, directory))
+        with never_in_the_way(directory):
+            standing = {one.number: one.result for one in tasks if one.number is not None and one.result is not None}
+            sweep = replace(sweep, tracking_run_id=parent_run(sweep, standing, options.tracking, directory))
     sweep.write(directory)
     return sweep, tasks
-
-
-def _parent(sweep: Sweep, tasks: Sequence[Task], options: Tracking, directory: Path) -> str:
-    """The tracker's parent run; what an earlier end kept from being recorded below it is recorded now."""
-    tracker = _connected(options)
-    parent = tracker.begin_sweep(sweep.sweep_id, sweep.name)
-    standing = [(one.number, one.result) for one in tasks if one.result is not None]
-    recorded = tracker.recorded(parent) if standing else set()
-    for number, result in standing:
-        if result.run_id not in recorded:
-            tracker.deliver(result, directory / str(number))
-    return parent
 
 
 def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
@@ -241,114 +208,9 @@ def _sweep_name(command: Command) -> str:
 
 def _end(sweep: Sweep, command: Command, results: Sequence[Result]) -> None:
     if sweep.tracking_run_id is not None:
-        with _never_in_the_way(command.directory):
-            tracker = _connected(command.cells[0].experiment.tracking)
+        with never_in_the_way(command.directory):
+            tracker = connected(command.cells[0].experiment.tracking)
             tracker.end_sweep(sweep.tracking_run_id, [result.status for result in results])
-
-
-class Recorder:
-    """Records one run in the tracker, if there is one; a store that fails is a warning."""
-
-    def __init__(self, options: Tracking, place: Place, run_id: str, sweep: Sweep | None, cell: str | None) -> None:
-        self._options = options
-        self._directory = place.directory
-        self._mlflow_run_id: str | None = None
-        self.where: dict[str, str] = {}
-        if options.name == "none":
-            return
-        with _never_in_the_way(place.directory):
-            tracker = _connected(options)
-            self._mlflow_run_id = tracker.begin(run_id, place.name, sweep.tracking_run_id if sweep else None, cell)
-            self.where = tracker.where(self._mlflow_run_id)
-
-    def finish(self, result: Result) -> None:
-        """Delivers the result; where the run could not be begun in the store, as `sync` would."""
-        if self._options.name == "none":
-            return
-        with _never_in_the_way(self._directory):
-            tracker = _connected(self._options)
-            if self._mlflow_run_id is None:
-                tracker.deliver(result, self._directory)
-            else:
-                tracker.finish(result, self._directory, self._mlflow_run_id)
-
-
-def job(config: DictConfig, progress: Progress | None = None) -> None:
-    """One cell. It never raises for what goes wrong in it, so Hydra goes on to the next; an interrupt is passed on."""
-    hydra = HydraConfig.get()
-    sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-    number = int(hydra.job.num) if sweep is not None else 0
-    place, out = _place(config, sweep, progress), console()
-    label = place.name if sweep is None else f"{progress.label() if progress else number}: {place.name}"
-    limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
-    result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits)
-    out.print(finished_line(label, result), markup=False, soft_wrap=True)
-    if progress is not None:
-        progress.ended(number, result)
-        if progress.left().cells and result.status != "interrupted":
-            out.print(str(progress.left()), markup=False, soft_wrap=True)
-    if result.status == "interrupted":
-        raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
-
-
-def _run_cell(
-    config: DictConfig,
-    place: Place,
-    sweep: Sweep | None,
-    number: int,
-    view: RunView,
-    limits: Mapping[str, float] | None,
-) -> Result:
-    """Runs it, unless it cannot be; `limits` are those of a search, which does not try what it knows to be in vain."""
-    keys = sweep.keys if sweep is not None else ()
-    cell = keys[number] if number < len(keys) else str(number)
-    try:
-        registry = Registry()
-        experiment = resolve(config, registry)
-        plan = prepare(experiment, Machine(registry))
-    except Exception as error:
-        known = isinstance(error, EnergybenchError)
-        result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
-        _record_refusal(config, place, result, sweep, cell)
-        return result
-    if limits is not None and (vain := infeasible(plan)):
-        result = failed(place, _plain(config), vain)
-        _record_refusal(config, place, result, sweep, cell)
-        return result
-    run_id = new_id()
-    recorder = Recorder(experiment.tracking, place, run_id, sweep, cell)
-    with view:
-        watched = LimitedView(view, limits) if limits else view
-        result = execute(plan, replace(place, tracking=recorder.where), watched, run_id)
-    recorder.finish(result)
-    return result
-
-
-def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None, cell: str | None) -> None:
-    """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
-    with suppress(EnergybenchError):
-        options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
-        Recorder(options, place, result.run_id, sweep, cell).finish(result)
-
-
-def _place(config: DictConfig, sweep: Sweep | None, progress: Progress | None) -> Place:
-    hydra = HydraConfig.get()
-    overrides = tuple(tracking.redact(text) for text in hydra.overrides.task)
-    named = told(overrides, sweep.cells if sweep else ())
-    return Place(
-        directory=Path(hydra.runtime.output_dir),
-        name=tracking.run_name(_plain(config), named),
-        follows=sweep is not None and (progress.follows(hydra.job.num) if progress else hydra.job.num > 0),
-        overrides=overrides,
-        sweep_id=sweep.sweep_id if sweep else None,
-        sweep_name=sweep.name if sweep else None,
-    )
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def _results(paths: Iterable[Path]) -> list[Result]:
