@@ -1,0 +1,162 @@
+"""How figures look, and how a matplotlib figure becomes an inline SVG that follows the page's light or dark colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from energybench.power_plot import LINES, OTHER_PHASES, PHASES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE, PAPER = "#1d232b", "#5b6672", "#d9dee4", "#fefefe"
+"""Text, secondary text, grid and background: no other part of a figure has these colours, so the page can replace them."""
+
+PIXELS_AN_INCH = 200
+"""Of PNG files: enough for two columns of a printed page."""
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "errorbar.capsize": 2.5,
+    "path.simplify_threshold": 0.3,
+}
+
+# Colours of the page by those of the figures; a page without these variables shows the figure's own.
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    PAPER: "paper",
+    **{colour.lower(): f"line-{number}" for number, colour in enumerate(LINES)},
+    **{colour: f"phase-{name}" for name, colour in PHASES.items()},
+    **{colour: f"phase-other-{number}" for number, colour in enumerate(OTHER_PHASES)},
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        name: of its files and of its anchor on the page: "energy-against-batch".
+        title: short, for people who see it.
+        description: what is to be seen, in words, for people who do not.
+        caption: what it shows and how to read it.
+        inline: SVG for the page: text as text, colours as the page's.
+        svg: SVG for a file: text as outlines, so that it looks the same everywhere.
+        png: PNG for a file.
+    """
+
+    name: str
+    title: str
+    description: str
+    caption: str
+    inline: str
+    svg: str
+    png: bytes
+
+
+def picture(
+    name: str,
+    title: str,
+    description: str,
+    draw: Callable[[Figure], Any],
+    *,
+    caption: str = "",
+    size: tuple[float, float] = (7.4, 3.6),
+) -> Picture:
+    """Draws a figure; the same data give the same bytes.
+
+    Args:
+        name: see Picture.
+        title: see Picture.
+        description: see Picture.
+        draw: fills the empty figure.
+        caption: see Picture.
+        size: width and height, inches.
+    """
+    with _style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")  # not pyplot: it keeps global state
+        FigureCanvasAgg(figure)
+        draw(figure)
+        inline = _inline(_svg(figure, name, "none"), name, title, description)
+        outlined = _svg(figure, name, "path")
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=PIXELS_AN_INCH, metadata={"Software": None})
+    return Picture(name, title, description, caption, inline, outlined, png.getvalue())
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def _svg(figure: Figure, name: str, text: str) -> str:
+    import matplotlib
+
+    made = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": text}):
+        figure.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return made.getvalue()
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    """The svg element alone, with a title, ids of its own, and the page's colours."""
+    body = svg[svg.index("<svg") :]
+    head, _, rest = body.partition(">")
+    box = re.search(r'viewBox="([^"]+)"', head)
+    assert box is not None
+    rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r'(?<!\w)id="([^"]+)"', rf'id="{name}-\1"', rest)
+    rest = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', rest)
+    rest = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", rest)
+    rest = re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: _variable(found[0]), rest)
+    rest = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", rest)
+    rest = re.sub(r"font: (bold|\d+) ([\d.]+px) [^;\"]+", r"font-weight: \1; font-size: \2", rest)
+    titled = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    labels = f'role="img" aria-labelledby="{name}-title {name}-desc"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" {labels}>{titled}{rest}'
+
+
+def _variable(colour: str) -> str:
+    name = _VARIABLES.get(colour)
+    return f"var(--{name}, {colour})" if name else colour
