@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -180,6 +181,20 @@ class Result:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, DataError) as error:
             raise DataError(f"{file}: {error}") from error
+
+
+# MLflow's own folders hold copies of what was delivered.
+_COPIES = {"mlartifacts", "mlruns"}
+
+
+def result_files(path: Path) -> Iterator[Path]:
+    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
+    if not path.is_dir():
+        yield path
+        return
+    for found in sorted(path.rglob(RESULT_FILE)):
+        if not _COPIES & set(found.relative_to(path).parts):
+            yield found
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

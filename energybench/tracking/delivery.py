@@ -8,11 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from energybench.errors import DataError, EnergybenchError
-from energybench.run.result import RESULT_FILE, Result, Status
+from energybench.run.result import Result, Status, result_files
 from energybench.tracking.tracker import MlflowTracker
-
-# MLflow's own folders hold copies of what was delivered.
-_SKIPPED = {"mlartifacts", "mlruns"}
 
 
 @dataclass
@@ -74,14 +71,4 @@ def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:
 
 
 def _unique(paths: Iterable[Path]) -> Iterator[Path]:
-    return iter(dict.fromkeys(found for path in paths for found in _results(path)))
-
-
-def _results(path: Path) -> Iterator[Path]:
-    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
-    if not path.is_dir():
-        yield path
-        return
-    for found in sorted(path.rglob(RESULT_FILE)):
-        if not _SKIPPED & set(found.relative_to(path).parts):
-            yield found
+    return iter(dict.fromkeys(found for path in paths for found in result_files(path)))

@@ -1,0 +1,154 @@
+"""How long a study of many runs takes to be read from a tracking store and decided, and how much memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pairs import write
+
+from energybench.run.result import Result
+from energybench.tracking import record
+
+MODELS = ("caffenet", "resnetim", "lenet", "cnn2d", "resnet")
+GENERATIONS = ("maxwell", "pascal")
+BATCHES = (32, 64, 128, 256, 512)
+PRECISIONS = ("fp32", "fp16")
+COUNTS = (1, 2)
+
+
+def results(count: int, like: Result) -> Iterator[Result]:
+    """Runs of a full grid, as many seeds of each setting as make `count`; settings, metrics and tags of a real run.
+
+    Args:
+        count: how many.
+        like: a real run, from which everything comes that is not varied here.
+    """
+    draw = random.Random(7)
+    grid = [(m, g, b, p, n) for m in MODELS for g in GENERATIONS for b in BATCHES for p in PRECISIONS for n in COUNTS]
+    for index in range(count):
+        model, generation, batch, precision, gpus = grid[index % len(grid)]
+        seed = index // len(grid)
+        image_j = 0.02 * (1 + MODELS.index(model)) * batch**-0.15 * (0.7 if generation == "pascal" else 1.0)
+        image_j *= draw.gauss(1, 0.01) * (0.8 if precision == "fp16" else 1.0)
+        watts = 200.0 * gpus
+        energy_j = image_j * like.metrics["images"]
+        time_s = energy_j / watts * draw.gauss(1, 0.01)
+        changed = {
+            "energy_j": energy_j,
+            "energy_uncertainty_j": 0.05 * energy_j,
+            "energy_independent_uncertainty_j": 0.005 * energy_j,
+            "energy_per_image_j": image_j,
+            "time_s": time_s,
+            "images_per_s": like.metrics["images"] / time_s,
+            "edp_js": energy_j * time_s,
+            "power_mean_w": energy_j / time_s,
+            "accuracy_top1": min(1.0, draw.gauss(0.9 - batch / 20000, 0.004)),
+        }
+        config = json.loads(json.dumps(like.config))
+        config["model"]["name"] = model
+        config["gpu"] = {"name": generation, "count": gpus}
+        config |= {"batch": batch, "precision": precision, "seed": seed}
+        devices = [
+            {"kind": "gpu", "uuid": f"GPU-{generation}-{n}", "name": f"TITAN {generation}", "generation": generation}
+            for n in range(gpus)
+        ]
+        yield Result(
+            run_id=f"{index:032x}",
+            status="finished",
+            failure=None,
+            config=config,
+            started_at=like.started_at,
+            ended_at=like.ended_at,
+            metrics=like.metrics | changed,
+            epochs=like.epochs,
+            tags=like.tags
+            | {"energy_source": "measured", "energy_scope": "gpu", "meter": "nvml"}
+            | {"device": f"TITAN {generation}", "generation": generation},
+            provenance=like.provenance | {"devices": devices},
+            overrides=(
+                f"model={model}",
+                f"gpu={generation}",
+                f"batch={batch}",
+                f"precision={precision}",
+                f"gpu.count={gpus}",
+                f"seed={seed}",
+            ),
+        )
+
+
+def fill(uri: str, experiment: str, count: int, like: Result) -> None:
+    """Writes the runs through MLflow's own API, one batch a run."""
+    import mlflow
+    from mlflow.entities import Metric, Param, RunTag
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment_id = client.create_experiment(experiment)
+    for result in results(count, like):
+        run = client.create_run(experiment_id, start_time=record.millis(result.started_at), run_name=result.run_id)
+        client.log_batch(
+            run.info.run_id,
+            metrics=[Metric(*row) for row in record.metrics(result)],
+            params=[Param(*item) for item in record.flatten(result.config).items()],
+            tags=[RunTag(*item) for item in record.tags(result).items()],
+        )
+        client.set_terminated(run.info.run_id, "FINISHED", record.millis(result.ended_at))
+
+
+def timed(uri: str, experiment: str) -> dict[str, float]:
+    """Reading and deciding, in this process; seconds, and the process's peak memory in MiB."""
+    from energybench.study.collect import collect
+    from energybench.study.decision import Question, decide
+
+    begun = time.perf_counter()
+    found = collect([experiment], uri=uri)
+    read = time.perf_counter()
+    decisions = decide(found.results, Question())
+    decided = time.perf_counter()
+    return {
+        "runs": len(found.results),
+        "settings": sum(len(decision.settings) for decision in decisions),
+        "read_s": read - begun,
+        "decide_s": decided - read,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("like", type=Path, help="result.json of a real run: its configuration and metrics are kept")
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--store", help="an SQLite file to keep; it is filled unless it exists (a temporary one)")
+    parser.add_argument("--json")
+    parser.add_argument("--only-read", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only_read:
+        print(json.dumps(timed(f"sqlite:///{given.store}", "many")))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(given.store or Path(folder, "mlflow.db")).absolute()
+        if not path.exists():
+            begun = time.perf_counter()
+            fill(f"sqlite:///{path}", "many", given.runs, Result.read(given.like))
+            print(f"written in {time.perf_counter() - begun:.1f} s")
+        command = [sys.executable, __file__, str(given.like), "--store", str(path), "--only-read"]
+        begun = time.perf_counter()
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        seen = {**json.loads(done.stdout), "process_s": time.perf_counter() - begun}
+    print(
+        f"{seen['runs']:,.0f} runs, {seen['settings']} settings: read {seen['read_s']:.2f} s, "
+        f"decided {seen['decide_s']:.2f} s, whole process {seen['process_s']:.2f} s, peak {seen['peak_mib']:.0f} MiB"
+    )
+    write(given.json, seen)
+
+
+if __name__ == "__main__":
+    main()
