@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from energybench.power_plot import LINES, OTHER_PHASES, PHASES
@@ -75,18 +76,39 @@ class Picture:
         title: short, for people who see it.
         description: what is to be seen, in words, for people who do not.
         caption: what it shows and how to read it.
-        inline: SVG for the page: text as text, colours as the page's.
-        svg: SVG for a file: text as outlines, so that it looks the same everywhere.
-        png: PNG for a file.
+        figure: matplotlib's, drawn.
     """
 
     name: str
     title: str
     description: str
     caption: str
-    inline: str
-    svg: str
-    png: bytes
+    figure: Figure
+
+    @property
+    def inline(self) -> str:
+        """As SVG for the page: text as text, colours as the page's."""
+        return _inline(self._svg("none"), self)
+
+    @property
+    def svg(self) -> str:
+        """As SVG for a file: text as outlines, so that it looks the same everywhere."""
+        return self._svg("path")
+
+    @property
+    def png(self) -> bytes:
+        """As PNG for a file."""
+        made = io.BytesIO()
+        with _style():
+            self.figure.savefig(made, format="png", dpi=PIXELS_AN_INCH, metadata={"Software": None})
+        return made.getvalue()
+
+    def _svg(self, text: str) -> str:
+        made = io.StringIO()
+        absent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        with _style({"svg.hashsalt": self.name, "svg.fonttype": text}):
+            self.figure.savefig(made, format="svg", metadata=absent)
+        return made.getvalue()
 
 
 def picture(
@@ -115,32 +137,20 @@ def picture(
         figure = Figure(figsize=size, layout="constrained")  # not pyplot: it keeps global state
         FigureCanvasAgg(figure)
         draw(figure)
-        inline = _inline(_svg(figure, name, "none"), name, title, description)
-        outlined = _svg(figure, name, "path")
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=PIXELS_AN_INCH, metadata={"Software": None})
-    return Picture(name, title, description, caption, inline, outlined, png.getvalue())
+    return Picture(name, title, description, caption, figure)
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _style(more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context({**_STYLE, **more}):
         yield
 
 
-def _svg(figure: Figure, name: str, text: str) -> str:
-    import matplotlib
-
-    made = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": text}):
-        figure.savefig(made, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return made.getvalue()
-
-
-def _inline(svg: str, name: str, title: str, description: str) -> str:
+def _inline(svg: str, picture: Picture) -> str:
     """The svg element alone, with a title, ids of its own, and the page's colours."""
+    name = picture.name
     body = svg[svg.index("<svg") :]
     head, _, rest = body.partition(">")
     box = re.search(r'viewBox="([^"]+)"', head)
@@ -152,9 +162,13 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     rest = re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: _variable(found[0]), rest)
     rest = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", rest)
     rest = re.sub(r"font: (bold|\d+) ([\d.]+px) [^;\"]+", r"font-weight: \1; font-size: \2", rest)
-    titled = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    titled = (
+        f'<title id="{name}-title">{escape(picture.title)}</title>'
+        f'<desc id="{name}-desc">{escape(picture.description)}</desc>'
+    )
     labels = f'role="img" aria-labelledby="{name}-title {name}-desc"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" {labels}>{titled}{rest}'
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="{box[1]}" {labels}>{titled}{rest}'
 
 
 def _variable(colour: str) -> str:

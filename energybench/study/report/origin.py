@@ -170,3 +170,8 @@ def failures(chosen: Sequence[Setting]) -> Table:
 def seed(result: Result) -> str:
     """Of a run, as text."""
     return str(result.config.get("seed", ""))
+
+
+def seed_words(result: Result) -> str:
+    """'seed 1', to tell a run from its repeats."""
+    return f"seed {seed(result)}"

@@ -69,6 +69,10 @@ class Table:
         """The rows that the page shows."""
         return self.rows[: self.cut]
 
+    def half_width_ch(self, index: int) -> int:
+        """Characters that the widest '± ...' of a column takes, so that the numbers before it stand below each other."""
+        return max((len(row[index].text.partition(" ± ")[2]) + 2 for row in self.shown if " ± " in row[index].text), default=0)
+
 
 def text_cells(*texts: str) -> tuple[Cell, ...]:
     """A row of texts."""
