@@ -87,8 +87,9 @@ def results(count: int, like: Result) -> Iterator[Result]:
 
 def fill(uri: str, experiment: str, count: int, like: Result) -> None:
     """Writes the runs through MLflow's own API, one batch a run."""
-    import mlflow
     from mlflow.entities import Metric, Param, RunTag
+
+    import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment_id = client.create_experiment(experiment)

@@ -2,8 +2,8 @@
 
 import re
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-"""What the command line ends with."""
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_CONDITION, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+"""What the command line ends with; 3: `compare --fail-if` met its condition."""
 
 
 def reason(error: BaseException) -> str:

@@ -117,8 +117,8 @@ class Difference:
 
     def exp(self) -> Ratio:
         """Of logarithms: the ratio b / a."""
-        ends = (None, None) if self.low is None or self.high is None else (math.exp(self.low), math.exp(self.high))
-        return Ratio(math.exp(self.value), *ends, self.p)
+        low, high = (None if end is None else math.exp(end) for end in (self.low, self.high))
+        return Ratio(math.exp(self.value), low, high, self.p)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,16 @@ class Ratio:
     low: float | None
     high: float | None
     p: float | None
+
+    def times(self, factor: float) -> Ratio:
+        """The ratio in another unit; p, which is about 1, does not hold of it."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Ratio(self.value * factor, low, high, None)
+
+    def reciprocal(self) -> Ratio:
+        """A / b."""
+        low, high = (None if end is None else 1 / end for end in (self.high, self.low))
+        return Ratio(1 / self.value, low, high, self.p)
 
 
 def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Difference:
@@ -150,7 +160,7 @@ def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Differenc
 
 
 def ratio(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Ratio:
-    """b / a: Welch's interval of the difference of the logarithms, which is that of the ratio of geometric means.
+    """B / a: Welch's interval of the difference of the logarithms, which is that of the ratio of geometric means.
 
     For what is above 0 and scatters in proportion, as joules and seconds do. The interval is never empty nor unbounded,
     as Fieller's can be, and that of a / b is its reciprocal (Armitage, Berry & Matthews, Statistical Methods in Medical
@@ -180,9 +190,7 @@ def paired(pairs: Sequence[tuple[float, float]], common_u: float = 0.0) -> Diffe
         return Difference(sample.mean, None, None, beyond)
     freedom = _satterthwaite([(sample.scatter, len(pairs) - 1), (common_u**2, math.inf)])
     half_width = _half_width(sample.scatter, freedom, 0.0, common_u**2, 1 - CONFIDENCE)
-    return Difference(
-        sample.mean, half_width, _p(sample.mean, sample.scatter, freedom, 0.0, common_u**2), beyond
-    )
+    return Difference(sample.mean, half_width, _p(sample.mean, sample.scatter, freedom, 0.0, common_u**2), beyond)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

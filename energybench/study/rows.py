@@ -105,11 +105,11 @@ def _setting(result: Result) -> str:
 
 def _factors(result: Result) -> tuple[tuple[str, str], ...]:
     config = {key: value for key, value in result.config.items() if key not in UNSETTING}
-    told = {key: result.tags[tag] for key, tag in _TOLD.items() if tag in result.tags}
+    told = {key: result.tags[key] for key in _TOLD if key in result.tags}
     return tuple({**flatten(config), **told}.items())
 
 
-_TOLD = {"device": "device", "engine": "engine"}
+_TOLD = ("device", "generation", "engine")
 """Factors that `auto` may have chosen: what was found is in the tags."""
 
 

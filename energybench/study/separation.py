@@ -29,7 +29,7 @@ def apart(a: Sample, b: Sample, comparisons: int = 1) -> bool:
 
 
 def change(a: Sample, b: Sample) -> Difference:
-    """b - a; of the logarithms where all values are above 0, so that joules and seconds are compared in proportion."""
+    """B - a; of the logarithms where all values are above 0, so that joules and seconds are compared in proportion."""
     positive = all(value > 0 for value in (*a.values, *b.values))
     return difference(a.log(), b.log()) if positive else difference(a, b)
 
@@ -40,14 +40,12 @@ def in_question(table: Sequence[Row], metric: Quantity, smaller_is_better: bool 
     sign = 1 if smaller_is_better else -1
     known.sort(key=lambda item: sign * item[0].mean)
     return [
-        row
-        for index, (sample, row) in enumerate(known)
-        if index == 0 or not apart(known[0][0], sample, len(known) - 1)
+        row for index, (sample, row) in enumerate(known) if index == 0 or not apart(known[0][0], sample, len(known) - 1)
     ]
 
 
 def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = 1000) -> int | None:
-    """Runs that each of two settings needs to be told apart with 80 % power, if the means and scatters stay as they are.
+    """Runs that each of two settings needs to be told apart with 80 % power, if means and scatters stay as they are.
 
     Of normal quantiles with Student's correction, iterated (Chow, Shao & Wang, Sample Size Calculations in Clinical
     Research, 3.2). None where the gains of their boards hide the difference, the scatter is unknown, or `most` are too
@@ -83,4 +81,3 @@ def _counts(most: int) -> list[int]:
         counts.append(count)
         count = count + 1 if count < 30 else math.ceil(count * 1.1)
     return counts
-

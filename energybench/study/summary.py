@@ -15,6 +15,7 @@ from energybench.study.separation import in_question
 if TYPE_CHECKING:
     from rich.table import Table
 
+
 @dataclass(frozen=True)
 class Criterion:
     """Something to be best at."""

@@ -1,8 +1,8 @@
 """Records results in MLflow; the only part that imports it, and only when something is recorded.
 
 `store` finds and opens a store, `record` says what of a result is written, `tracker` writes it, `reader` reads it back,
-`delivery` catches up on what a run could not write, `ui` shows it. Tracking never costs a run: whatever goes wrong is a `TrackingError`, and
-`sync` delivers later what result.json holds, exactly once.
+`delivery` catches up on what a run could not write, `ui` shows it. Tracking never costs a run: whatever goes wrong is a
+`TrackingError`, and `sync` delivers later what result.json holds, exactly once.
 """
 
 from energybench.tracking.delivery import SyncReport, sync

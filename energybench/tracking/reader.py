@@ -123,7 +123,7 @@ def _moment(milliseconds: int | None) -> str:
 
 
 def unflatten(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The inverse of `record.flatten`: {"model.name": "lenet", "batch": "64"} -> {"model": {"name": ...}, "batch": 64}."""
+    """The inverse of `record.flatten`: {"model.name": "lenet", "batch": "64"} -> {"model": {...}, "batch": 64}."""
     tree: dict[str, Any] = {}
     for key, text in parameters.items():
         node = tree

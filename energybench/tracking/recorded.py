@@ -100,7 +100,14 @@ def _recorded(run: Any) -> Recorded:
     info, data = run.info, run.data
     metrics = {key: value for key, value in data.metrics.items() if not key.startswith(EPOCH_PREFIX)}
     return Recorded(
-        info.run_id, str(info.experiment_id), info.status, info.start_time, info.end_time, data.params, metrics, data.tags
+        info.run_id,
+        str(info.experiment_id),
+        info.status,
+        info.start_time,
+        info.end_time,
+        data.params,
+        metrics,
+        data.tags,
     )
 
 
