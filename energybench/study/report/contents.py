@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,39 +10,19 @@ from datetime import datetime
 from pathlib import Path
 
 from energybench.run.result import Result
-from energybench.study.quantities import quantity
 from energybench.study.report import origin, pictures
+from energybench.study.report.advice import Advice, advice, by_network
+from energybench.study.report.claims import Claim, claims, effects_table
 from energybench.study.report.drawing import Picture
-from energybench.study.report.numbers import scale
-from energybench.study.report.settings import Setting, settings, settings_table, study_table
+from energybench.study.report.settings import Entry, entries, settings_table, speedups, study_table
 from energybench.study.report.tables import Table
 from energybench.study.rows import rows
-from energybench.study.separation import in_question
-from energybench.study.summary import CRITERIA, Criterion, heading
+from energybench.study.summary import heading
 
 STUDY = ("caffenet", "resnetim", "resnet", "cnn2d")
 """The study's networks."""
 
 MOST_NAMED = 4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question.
-
-    Attributes:
-        question: "Least energy an image".
-        answer: the setting, or what keeps it from being named.
-        number: its value with interval and unit.
-        detail: how sure that is, and what would make it surer.
-        sure: whether it is told apart from every other.
-    """
-
-    question: str
-    answer: str
-    number: str
-    detail: str
-    sure: bool
 
 
 @dataclass(frozen=True)
@@ -53,10 +34,11 @@ class Group:
         title: "Energy of the GPUs, measured".
         how: whose power it is and who read it.
         warning: what to keep in mind before any number; may be empty.
-        findings: answers, the most asked first.
-        advice: sentences below them.
-        results: the study's table.
+        advice: what to choose, a network each.
+        results: the study's table, a network each.
         pictures: figures.
+        claims: of the study, asked again.
+        effects: the numbers behind them.
         settings: everything of every setting.
     """
 
@@ -64,11 +46,17 @@ class Group:
     title: str
     how: str
     warning: str
-    findings: tuple[Finding, ...]
-    advice: tuple[str, ...]
-    results: Table
+    advice: tuple[Advice, ...]
+    results: tuple[Table, ...]
     pictures: tuple[Picture, ...]
+    claims: tuple[Claim, ...]
+    effects: Table
     settings: Table
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of them."""
+        return (*self.results, self.effects, self.settings)
 
 
 @dataclass(frozen=True)
@@ -102,8 +90,9 @@ class Contents:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All of them, for files."""
-        of_groups = [table for group in self.groups for table in (group.results, group.settings)]
-        return tuple(table for table in (*of_groups, self.flags, self.failures, self.channels, self.software) if table.rows)
+        of_groups = [table for group in self.groups for table in group.tables]
+        others = (self.flags, self.failures, self.channels, self.software)
+        return tuple(table for table in (*of_groups, *others) if table.rows)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -125,8 +114,8 @@ def contents(
     """
     from energybench import __version__
 
-    chosen = settings(rows(results))
-    groups: dict[tuple[str, str], list[Setting]] = {}
+    chosen = entries(rows(results))
+    groups: dict[tuple[str, str], list[Entry]] = {}
     for one in chosen:
         if one.row.finished:
             groups.setdefault(_group(one), []).append(one)
@@ -144,7 +133,7 @@ def contents(
     )
 
 
-def _group(one: Setting) -> tuple[str, str]:
+def _group(one: Entry) -> tuple[str, str]:
     tags = one.row.finished[0].tags
     return tags.get("energy_source", ""), tags.get("energy_scope", "")
 
@@ -158,13 +147,13 @@ def _title(results: Sequence[Result]) -> str:
     return f"{len(names)} sweeps of {listed}" if names else f"Runs of {listed}"
 
 
-def _facts(results: Sequence[Result], chosen: Sequence[Setting]) -> Iterable[tuple[str, str]]:
+def _facts(results: Sequence[Result], chosen: Sequence[Entry]) -> Iterable[tuple[str, str]]:
     counts = Counter(result.status for result in results)
     ended = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     yield "Runs", f"{ended}; {len(chosen):,} settings"
     yield "When", _when(results)
     yield "Network", _listed(one.network for one in chosen)
-    yield "Data", _listed(str(one.row.results[0].config.get("dataset", {}).get("name", "")) for one in chosen)
+    yield "Data", _listed(one.dataset for one in chosen)
     yield "Devices", _listed(one.device for one in chosen if one.row.finished)
     yield "Host", _listed(str(result.provenance.get("host", "")) for result in results)
     yield "Engine", _listed(result.tags.get("engine", "") for result in results)
@@ -188,7 +177,7 @@ def _when(results: Sequence[Result]) -> str:
     return f"{day}, {first:%H:%M} to {end} (UTC{zone[:3]}:{zone[3:]})" if zone else f"{day}, {first:%H:%M} to {end}"
 
 
-def _notes(chosen: Sequence[Setting]) -> Iterable[str]:
+def _notes(chosen: Sequence[Entry]) -> Iterable[str]:
     ours = [name for name in dict.fromkeys(one.network for one in chosen) if name in STUDY]
     if ours:
         yield (
@@ -201,21 +190,30 @@ def _notes(chosen: Sequence[Setting]) -> Iterable[str]:
         yield f"{which} trained on synthetic data: time and energy are real, accuracy means nothing there and is absent."
 
 
-def _of_group(key: tuple[str, str], members: Sequence[Setting]) -> Group:
+def _of_group(key: tuple[str, str], members: Sequence[Entry]) -> Group:
     source, scope = key
     name = "-".join(filter(None, (scope, source))) or "no-energy"
-    estimated = source == "estimated"
+    note, faster = _interval_note(members), speedups(members)
+    table = [one.row for one in members]
     return Group(
         name=name,
         title=_group_title(source, scope),
         how=_capital(heading([result for one in members for result in one.row.finished])),
-        warning=_warning(members, estimated),
-        findings=tuple(finding for criterion in CRITERIA if (finding := _finding(criterion, members)) is not None),
-        advice=(),
-        results=study_table(f"results-{name}", "Network × batch × devices", members, {}, _interval_note(members)),
-        pictures=tuple(pictures.of_group(members, (), name, estimated)),
-        settings=settings_table(f"settings-{name}", "Every setting", members, _interval_note(members)),
+        warning=_warning(members, source == "estimated"),
+        advice=advice(members),
+        results=tuple(
+            study_table(f"results-{name}-{_slug(network)}", network, found, faster, note)
+            for network, found in by_network(members).items()
+        ),
+        pictures=tuple(pictures.of_group(members, name, estimated=source == "estimated")),
+        claims=claims(table),
+        effects=effects_table(f"effects-{name}", table),
+        settings=settings_table(f"settings-{name}", "Every setting", members, note),
     )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _group_title(source: str, scope: str) -> str:
@@ -229,7 +227,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _warning(members: Sequence[Setting], estimated: bool) -> str:
+def _warning(members: Sequence[Entry], estimated: bool) -> str:
     if estimated:
         return (
             "No sensor was read: energy is an assumed, constant power times the time, good to about ±50 %. Here the "
@@ -245,13 +243,13 @@ def _warning(members: Sequence[Setting], estimated: bool) -> str:
     )
 
 
-def _common(one: Setting) -> float:
+def _common(one: Entry) -> float:
     """Expanded relative uncertainty that is the same in every run on the setting's boards."""
     sample = one.row.sample("energy_j")
     return 0.0 if sample is None or not sample.mean else 2 * sample.common_u / sample.mean
 
 
-def _interval_note(members: Sequence[Setting]) -> str:
+def _interval_note(members: Sequence[Entry]) -> str:
     repeated = any(len(one.row.finished) > 1 for one in members)
     single = any(len(one.row.finished) == 1 for one in members)
     over = "± is a 95 % interval over the repeats, for comparing settings on the same boards." if repeated else ""
@@ -259,30 +257,7 @@ def _interval_note(members: Sequence[Setting]) -> str:
     return " ".join(filter(None, (over, alone)))
 
 
-def _finding(criterion: Criterion, members: Sequence[Setting]) -> Finding | None:
-    metric = quantity(criterion.metric)
-    by_row = {id(one.row): one for one in members if one.row.sample(metric) is not None}
-    if not by_row:
-        return None
-    best = in_question([one.row for one in by_row.values()], metric, criterion.smaller_is_better)
-    first = by_row[id(best[0])]
-    shown = first.shown(metric)
-    assert shown is not None
-    number = scale(metric.unit, [shown[0]], share=metric.share).with_unit(*shown)
-    question = _capital(criterion.words)
-    if len(by_row) == 1:
-        return Finding(question, first.label, number, "the only setting", True)
-    if len(best) == 1:
-        return Finding(question, first.label, number, f"told apart from the {len(by_row) - 1} others", True)
-    return Finding(question, first.label, number, _doubt([by_row[id(row)] for row in best], len(by_row)), False)
-
-
-def _doubt(best: Sequence[Setting], of: int) -> str:
-    others = ", ".join(one.label for one in best[1:MOST_NAMED]) + (" …" if len(best) > MOST_NAMED else "")
-    return f"best mean, but not told apart from {len(best) - 1} of {of - 1} others: {others}"
-
-
-def _traced(chosen: Sequence[Setting], folders: Mapping[str, Path]) -> dict[str, tuple[Result, Path]]:
+def _traced(chosen: Sequence[Entry], folders: Mapping[str, Path]) -> dict[str, tuple[Result, Path]]:
     """A few runs whose traces are worth looking at: of the least, the most and a middle power."""
     known = [
         (result.metrics.get("power_mean_w", 0.0), one.label, result)

@@ -22,6 +22,9 @@ INK, MUTED, RULE, PAPER = "#1d232b", "#5b6672", "#d9dee4", "#fefefe"
 PIXELS_AN_INCH = 200
 """Of PNG files: enough for two columns of a printed page."""
 
+_SCREEN = 1.5
+"""CSS pixels a point: text of 9 points is then as large as the page's small print."""
+
 _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -137,6 +140,8 @@ def picture(
         figure = Figure(figsize=size, layout="constrained")  # not pyplot: it keeps global state
         FigureCanvasAgg(figure)
         draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, written several times
     return Picture(name, title, description, caption, figure)
 
 
@@ -168,7 +173,8 @@ def _inline(svg: str, picture: Picture) -> str:
     )
     labels = f'role="img" aria-labelledby="{name}-title {name}-desc"'
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {spaces} viewBox="{box[1]}" {labels}>{titled}{rest}'
+    width, height = (round(float(side) * _SCREEN) for side in box[1].split()[2:])
+    return f'<svg {spaces} width="{width}" height="{height}" viewBox="{box[1]}" {labels}>{titled}{rest}'
 
 
 def _variable(colour: str) -> str:

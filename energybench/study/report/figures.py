@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MOST_LINES = len(LINES)
+MOST_NAMED = 6
+"""Points of a front that are numbered, and named below the figure."""
+
 MOST_VECTORS = 600
 """More points than these are drawn as pixels: a page of thousands of circles is slow."""
 
@@ -52,10 +55,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: lines over a common x."""
+    """One set of axes.
+
+    Attributes:
+        title: above it.
+        lines: what is drawn.
+        from_zero: whether the y axis begins at 0, so that heights can be compared by eye.
+    """
 
     title: str
     lines: tuple[Line, ...]
+    from_zero: bool = False
 
 
 def against_batch(name: str, title: str, rows: Mapping[str, Sequence[Panel]], caption: str) -> Picture:
@@ -67,19 +77,21 @@ def against_batch(name: str, title: str, rows: Mapping[str, Sequence[Panel]], ca
         rows: label of the y axis -> the panels of that row, all rows of one length.
         caption: see Picture.
     """
-    columns = max(len(panels) for panels in rows.values())
     labels = list(dict.fromkeys(line.label for panels in rows.values() for panel in panels for line in panel.lines))
+    networks = max(len(panels) for panels in rows.values())
+    across = networks == 1  # one network: its quantities side by side
+    shape = (1, len(rows)) if across else (len(rows), networks)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(len(rows), columns, squeeze=False, sharex="col")
-        for (label, panels), axes_row in zip(rows.items(), grid, strict=True):
-            for axes, panel in zip(axes_row, panels, strict=False):
+        grid = figure.subplots(*shape, squeeze=False, sharex="col")
+        for row, (label, panels) in enumerate(rows.items()):
+            for column, panel in enumerate(panels):
+                axes = grid[0, row] if across else grid[row, column]
                 _panel(axes, panel, labels)
-            axes_row[0].set_ylabel(label)
-            for axes in axes_row[len(panels) :]:
-                axes.set_axis_off()
-        for axes, panel in zip(grid[0], next(iter(rows.values())), strict=False):
-            axes.set_title(panel.title)
+                axes.set_ylabel(label if across or column == 0 else "")
+                axes.set_title(panel.title if row == 0 and not across else "")
+                if not panel.lines:
+                    axes.set_axis_off()
         for axes in grid[-1]:
             axes.set_xlabel("batch")
         _legend(figure, grid[0][0], labels)
@@ -87,8 +99,8 @@ def against_batch(name: str, title: str, rows: Mapping[str, Sequence[Panel]], ca
     described = "; ".join(
         f"{panel.title}, {label}: {_lines_in_words(panel.lines)}" for label, panels in rows.items() for panel in panels
     )
-    width = min(10.0, 2.6 + 2.4 * columns)
-    return picture(name, title, _cut(described), draw, caption=caption, size=(width, 0.7 + 2.1 * len(rows)))
+    size = (3.3 * len(rows), 3.0) if across else (min(10.0, 1.0 + 2.6 * networks), 0.7 + 2.0 * len(rows))
+    return picture(name, title, _cut(described), draw, caption=caption, size=size)
 
 
 def _panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
@@ -114,6 +126,9 @@ def _panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
         axes.minorticks_off()
         axes.set_xlim(batches[0] / 1.35, batches[-1] * 1.35)
     axes.margins(y=0.2)
+    if panel.from_zero:
+        tops = [point.y + (point.y_half or 0.0) for line in panel.lines for point in line.points]
+        axes.set_ylim(0, 1.12 * max(tops, default=1.0))
     axes.yaxis.set_major_locator(_few_ticks())
 
 
@@ -142,44 +157,81 @@ def _legend(figure: Figure, axes: Axes, labels: Sequence[str]) -> None:
         )
 
 
-def scatter(
-    name: str,
-    title: str,
-    lines: Sequence[Line],
-    axes_labels: tuple[str, str],
-    caption: str,
-    *,
-    front: Sequence[Point] = (),
-    isolines: str = "",
-) -> Picture:
-    """Settings as points in the plane of two quantities.
+def trade_offs(name: str, title: str, panels: Sequence[Panel], axes_labels: tuple[str, str], caption: str) -> Picture:
+    """Settings in the plane of what should be small (x) and what should be large (y), with the front of the best.
 
     Args:
         name: see Picture.
         title: see Picture.
-        lines: points by what tells their colour.
+        panels: points by what tells their colour; side by side, each with its own front.
         axes_labels: of x and y.
         caption: see Picture.
-        front: points that no other is better than in both, joined by steps and named.
-        isolines: unit of y / x whose lines of equal value are drawn behind: "W"; empty: none, and linear axes.
     """
-    labels = [line.label for line in lines]
-    count = sum(len(line.points) for line in lines)
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(grid, panels, strict=True):
+            count = sum(len(line.points) for line in panel.lines)
+            for line in panel.lines:
+                _points(axes, line, labels.index(line.label), len(labels), rasterized=count > MOST_VECTORS)
+            _front(axes, front([point for line in panel.lines for point in line.points]))
+            axes.set_title(panel.title if len(panels) > 1 else "")
+            axes.set_xlabel(axes_labels[0])
+            axes.margins(x=0.12, y=0.15)
+            axes.xaxis.set_major_locator(_few_ticks())
+        grid[0].set_ylabel(axes_labels[1])
+        _legend(figure, grid[0], labels)
+
+    described = "; ".join(
+        f"{panel.title}, front: "
+        + ", ".join(
+            f"{point.label} at {point.x:,.4g}, {point.y:,.4g}"
+            for point in front([point for line in panel.lines for point in line.points])
+        )
+        for panel in panels
+    )
+    start = f"{axes_labels[1]} against {axes_labels[0]}. "
+    width = 6.6 if len(panels) == 1 else min(10.0, 1.2 + 2.9 * len(panels))
+    return picture(name, title, _cut(start + described), draw, caption=caption, size=(width, 3.9))
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other is at least as good as in both and better in one: x small, y large; by x."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def energy_against_time(
+    name: str, title: str, panel: Panel, axes_labels: tuple[str, str], watts: float, caption: str
+) -> Picture:
+    """Settings in the plane of time and energy, both logarithmic, with lines of equal mean power.
+
+    Args:
+        name: see Picture.
+        title: see Picture.
+        panel: points by what tells their colour.
+        axes_labels: of x and y.
+        watts: what one of y / x is, W.
+        caption: see Picture.
+    """
+    labels = [line.label for line in panel.lines]
+    points = [point for line in panel.lines for point in line.points]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for number, line in enumerate(lines):
-            _points(axes, line, number, len(lines), rasterized=count > MOST_VECTORS)
-        if isolines:
-            _isolines(axes, [point for line in lines for point in line.points], isolines)
-        if front:
-            _front(axes, front)
+        for number, line in enumerate(panel.lines):
+            _points(axes, line, number, len(labels), rasterized=len(points) > MOST_VECTORS)
+        _isolines(axes, points, watts)
         axes.set_xlabel(axes_labels[0])
         axes.set_ylabel(axes_labels[1])
         _legend(figure, axes, labels)
 
-    described = f"{axes_labels[1]} against {axes_labels[0]} of {count} settings. {_lines_in_words(lines)}"
-    return picture(name, title, _cut(described), draw, caption=caption, size=(7.4, 4.2))
+    described = f"{axes_labels[1]} against {axes_labels[0]} of {len(points)} settings. {_lines_in_words(panel.lines)}"
+    return picture(name, title, _cut(described), draw, caption=caption, size=(7.0, 4.2))
 
 
 def _points(axes: Axes, line: Line, number: int, of: int, *, rasterized: bool) -> None:
@@ -200,8 +252,8 @@ def _points(axes: Axes, line: Line, number: int, of: int, *, rasterized: bool) -
     )
 
 
-def _isolines(axes: Axes, points: Sequence[Point], unit: str) -> None:
-    """Logarithmic axes and, behind the points, lines of equal y / x at 1, 2, 5, 10, ..."""
+def _isolines(axes: Axes, points: Sequence[Point], factor: float) -> None:
+    """Logarithmic axes and, behind the points, lines of equal power at 1, 2, 5, 10, ... W."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     positive = [point for point in points if point.x > 0 and point.y > 0]
@@ -218,13 +270,14 @@ def _isolines(axes: Axes, points: Sequence[Point], unit: str) -> None:
         axis.set_major_formatter("{x:,.3g}")
         axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False)
-    for watts in _round_values(y_low / x_high, y_high / x_low):
-        axes.plot([x_low, x_high], [watts * x_low, watts * x_high], color=RULE, linewidth=0.9, zorder=0)
-        right = min(x_high, y_high / watts)
-        if watts * right > y_low:
+    for watts in _round_values(factor * y_low / x_high, factor * y_high / x_low):
+        slope = watts / factor
+        axes.plot([x_low, x_high], [slope * x_low, slope * x_high], color=RULE, linewidth=0.9, zorder=0)
+        right = min(x_high, y_high / slope)
+        if slope * right > y_low:
             axes.annotate(
-                f"{watts:,g} {unit}",
-                (right, watts * right),
+                f"{watts:,g} W",
+                (right, slope * right),
                 xytext=(-3, -3),
                 textcoords="offset points",
                 ha="right",
@@ -252,29 +305,17 @@ def _round_values(low: float, high: float) -> list[float]:
     return found if len(found) <= 7 else found[:: math.ceil(len(found) / 7)]
 
 
-def _front(axes: Axes, front: Sequence[Point]) -> None:
-    ordered = sorted(front, key=lambda point: point.x)
-    axes.plot(
-        [point.x for point in ordered],
-        [point.y for point in ordered],
-        color=INK,
-        linewidth=1.0,
-        linestyle=(0, (4, 2)),
-        drawstyle="steps-post",
-        zorder=1,
-        label="_front",
-    )
-    for point in ordered[:8]:
-        axes.plot([point.x], [point.y], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, label="_")
-        axes.annotate(
-            point.label,
-            (point.x, point.y),
-            xytext=(8, -9),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
-        )
+def _front(axes: Axes, best: Sequence[Point]) -> None:
+    """Circles the best and numbers them from the left; a line joins them in steps."""
+    if len(best) > 1:
+        line = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (4, 2)), "drawstyle": "steps-post", "zorder": 1}
+        axes.plot([point.x for point in best], [point.y for point in best], **line)
+    for point in best:
+        axes.plot([point.x], [point.y], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
+    for number, point in enumerate(best[:MOST_NAMED], 1):
+        box = {"boxstyle": "round,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
+        place = {"xytext": (7, 6), "textcoords": "offset points", "fontsize": 8.5, "weight": "bold", "color": INK}
+        axes.annotate(str(number), (point.x, point.y), bbox=box, **place)
 
 
 def stacked(name: str, title: str, bars: Mapping[str, Mapping[str, float]], unit: str, caption: str) -> Picture:

@@ -12,7 +12,7 @@ from energybench.power.flags import FLAGS
 from energybench.run.metrics import TRAIN
 from energybench.run.result import Result
 from energybench.study.report.numbers import scale
-from energybench.study.report.settings import Setting, flags_of
+from energybench.study.report.settings import Entry, flags_of
 from energybench.study.report.tables import Cell, Column, Table, text_cells, without_empty_columns
 
 MOST_NAMED = 6
@@ -130,7 +130,7 @@ def _counted(values: Counter[str], runs: int) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 
 
-def flags(chosen: Sequence[Setting]) -> Table:
+def flags(chosen: Sequence[Entry]) -> Table:
     """Each quality flag that a run has, what it says, and which settings have it how often."""
     counts: dict[str, Counter[str]] = {}
     for one in chosen:
@@ -155,7 +155,7 @@ def _named(by_setting: Counter[str]) -> str:
     return ", ".join(shown) + (f", and {more} more settings" if more > 0 else "")
 
 
-def failures(chosen: Sequence[Setting]) -> Table:
+def failures(chosen: Sequence[Entry]) -> Table:
     """The runs that did not come to their end, and why."""
     rows = tuple(
         text_cells(one.label, seed(result), result.status, result.failure.message if result.failure else "")

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from energybench.devices import GPU
+from energybench.study.effects import COUNT, effects
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.report.numbers import Scale, scale
 from energybench.study.report.tables import Cell, Column, Table, text_cells, without_empty_columns
 from energybench.study.rows import Row
 
-SHOWN_IN_STUDY = 72
-"""Rows of a study table on the page: the four networks at three batches on two generations, one to three GPUs."""
+SHOWN_IN_STUDY = 60
+"""Rows of one network's table on the page."""
 
 SHOWN_SETTINGS = 400
 """Rows of the settings table on the page; the files have all."""
@@ -59,7 +60,7 @@ _PLAIN_UNITS = {"images/s", "GFLOPS", "GFLOPS/W"}  # their short name says it
 
 
 @dataclass(frozen=True)
-class Setting:
+class Entry:
     """A row of the study with what places it in a table.
 
     Attributes:
@@ -74,10 +75,26 @@ class Setting:
         return self.row.label
 
     @cached_property
+    def name(self) -> str:
+        """The label as figures have it, where room is scarce: 'caffenet batch=64'."""
+        return self.label.removeprefix("model=")
+
+    @cached_property
+    def among_its_network(self) -> str:
+        """The label without the network, where other words are left."""
+        return " ".join(word for word in self.label.split(" ") if not word.startswith("model=")) or self.label
+
+    @cached_property
     def network(self) -> str:
         """Name of the network."""
         model = self.row.results[0].config.get("model")
         return str(model.get("name", "?")) if isinstance(model, Mapping) else "?"
+
+    @cached_property
+    def dataset(self) -> str:
+        """Name of the data."""
+        dataset = self.row.results[0].config.get("dataset")
+        return str(dataset.get("name", "")) if isinstance(dataset, Mapping) else str(dataset or "")
 
     @cached_property
     def batch(self) -> int | None:
@@ -136,46 +153,93 @@ class Setting:
         return found.mean, own or None
 
 
-def settings(rows: Sequence[Row]) -> list[Setting]:
+def entries(rows: Sequence[Row]) -> list[Entry]:
     """In the order of a table: by network, devices, their number, batch."""
-    made = [Setting(row) for row in rows]
+    made = [Entry(row) for row in rows]
     return sorted(made, key=lambda one: (one.network, one.device, one.count or 0, one.rest, one.batch or 0))
 
 
-def study_table(name: str, title: str, chosen: Sequence[Setting], extra: Mapping[str, Sequence[Cell]], note: str) -> Table:
-    """Network x batch x devices with the study's quantities.
+def study_table(name: str, title: str, chosen: Sequence[Entry], speedups: Mapping[str, Speedup], note: str) -> Table:
+    """Devices x batch of one network with the study's quantities.
 
     Args:
         name: see Table.
         title: see Table.
         chosen: the settings, in order.
-        extra: head -> cells, one a setting, for what compares settings with each other: speed-up, efficiency.
+        speedups: label -> how much faster than on one device.
         note: see Table.
     """
-    heads = [Column("network", "network"), Column("device", "device"), Column("count", _count_head(chosen), True)]
-    heads += [Column("batch", "batch", True), Column("setting", "else")]
-    places = [
+    places = (
+        Column("device", "device"),
+        Column("count", _count_head(chosen), True),
+        Column("batch", "batch", True),
+        Column("setting", "else"),
+    )
+    columns, cells = _quantities(chosen, STUDY_METRICS)
+    heads = (*places, *columns, Column("speedup", "speed-up", True), Column("efficiency", "efficiency (%)", True))
+    rows = tuple(
         (
-            *text_cells(one.network, one.device),
+            Cell(one.device),
             Cell("" if one.count is None else str(one.count), one.count),
             Cell("" if one.batch is None else f"{one.batch:,}", one.batch),
-            *text_cells(one.rest),
+            Cell(one.rest),
+            *line,
+            *_speedup_cells(speedups.get(one.label)),
+            _runs(one),
         )
-        for one in chosen
-    ]
-    columns, cells = _quantities(chosen, STUDY_METRICS)
-    columns += [Column(head.replace(" ", "_"), head, True) for head in extra]
-    cells = [[*line, *(others[index] for others in extra.values())] for index, line in enumerate(cells)]
-    heads_all = (*heads, *columns, Column("runs", "runs", True))
-    rows = tuple((*place, *line, _runs(one)) for place, line, one in zip(places, cells, chosen, strict=True))
-    return without_empty_columns(Table(name, title, heads_all, rows, note, SHOWN_IN_STUDY))
+        for one, line in zip(chosen, cells, strict=True)
+    )
+    return without_empty_columns(Table(name, title, (*heads, Column("runs", "runs", True)), rows, note, SHOWN_IN_STUDY))
 
 
-def _count_head(chosen: Sequence[Setting]) -> str:
+@dataclass(frozen=True)
+class Speedup:
+    """n devices against one.
+
+    Attributes:
+        value: time on one / time on n.
+        half: half of its 95 % interval; None where single runs tell none.
+        more: how many times as many devices.
+    """
+
+    value: float
+    half: float | None
+    more: float
+
+
+def speedups(chosen: Sequence[Entry]) -> dict[str, Speedup]:
+    """Label -> speed-up against the fewest devices, all else equal, for the settings that have such a match."""
+    found: dict[str, Speedup] = {}
+    for effect in effects([one.row for one in chosen], COUNT, "images_per_s"):
+        if not (effect.level.isdigit() and effect.reference.isdigit()):
+            continue
+        more = int(effect.level) / int(effect.reference)
+        for match in effect.matches:
+            ratio = match.ratio
+            if ratio is not None:
+                half = None if ratio.low is None or ratio.high is None else (ratio.high - ratio.low) / 2
+                found[match.after.label] = Speedup(ratio.value, half, more)
+                found.setdefault(match.before.label, Speedup(1.0, None, 1.0))
+    return found
+
+
+def _speedup_cells(found: Speedup | None) -> tuple[Cell, Cell]:
+    if found is None:
+        return Cell(""), Cell("")
+    if found.more == 1:
+        return Cell("1", 1.0), Cell("100", 1.0)
+    share = None if found.half is None else found.half / found.more
+    return (
+        cell((found.value, found.half), Scale("")),
+        cell((found.value / found.more, share), Scale("%", 0.01)),
+    )
+
+
+def _count_head(chosen: Sequence[Entry]) -> str:
     return "GPUs" if chosen and chosen[0].row.group[1] == GPU else "contexts"
 
 
-def settings_table(name: str, title: str, chosen: Sequence[Setting], note: str) -> Table:
+def settings_table(name: str, title: str, chosen: Sequence[Entry], note: str) -> Table:
     """Everything known of each setting."""
     columns, cells = _quantities(chosen, ALL_METRICS)
     rows = tuple(
@@ -186,7 +250,7 @@ def settings_table(name: str, title: str, chosen: Sequence[Setting], note: str) 
     return without_empty_columns(Table(name, title, heads, rows, note, SHOWN_SETTINGS))
 
 
-def _quantities(chosen: Sequence[Setting], names: Sequence[str]) -> tuple[list[Column], list[list[Cell]]]:
+def _quantities(chosen: Sequence[Entry], names: Sequence[str]) -> tuple[list[Column], list[list[Cell]]]:
     """A column a quantity, and the cells of every setting."""
     columns, by_column = [], []
     for name in names:
@@ -212,12 +276,12 @@ def cell(shown: tuple[float, float | None] | None, fitting: Scale) -> Cell:
     return Cell(fitting.text(value, half), value, half)
 
 
-def _runs(one: Setting) -> Cell:
+def _runs(one: Entry) -> Cell:
     finished, all_runs = len(one.row.finished), len(one.row.results)
     return Cell(str(finished) if finished == all_runs else f"{finished} of {all_runs}", finished)
 
 
-def _quality(one: Setting) -> str:
+def _quality(one: Entry) -> str:
     """The flags of its runs, 'ok' where there is none, and what did not finish."""
     flags = dict.fromkeys(flag for result in one.row.finished for flag in flags_of(result.tags.get("quality", "")))
     ends = dict.fromkeys(
