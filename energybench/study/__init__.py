@@ -1,11 +1,11 @@
-"""Many results: tables, statistics, decisions. From sources to an answer, nothing here talks to a terminal but `words`.
+"""Many results: tables, statistics, decisions.
 
 The way of a study's numbers, and what other parts may build on::
 
     collect.collect(["runs", "my experiment"], uri=None)   -> Collected: results, each run once; problems
     rows.rows(results)                                     -> [Row]: repeats together; label, factors, sample, estimate
     rows.varying(rows)                                     -> {factor: levels}
-    quantities.quantity("energy_j"), quantities.per("epoch")  -> Quantity: unit, words, what is better, value of a result
+    quantities.quantity("energy_j"), quantities.per("epoch")  -> Quantity: unit, words, value of a result
     intervals.difference / ratio / paired / interval / holm  -> Difference, Ratio, half widths, adjusted p
     separation.in_question(rows, quantity)                 -> the rows that may be the best; one alone: it is
     effects.comparable(rows)                               -> {(energy source, scope): rows}: no effect mixes two

@@ -112,17 +112,14 @@ def _weight(result: Result) -> tuple[bool, bool, str]:
 
 def finished_attempts(results: Sequence[Result]) -> list[Result]:
     """Without the attempts at a cell of a sweep that did not finish, where another attempt at the same cell did."""
-    cells = [_cell(result) for result in results]
-    done = {cell for cell, result in zip(cells, results, strict=True) if result.status == "finished"}
-    return [
-        result
-        for cell, result in zip(cells, results, strict=True)
-        if result.status == "finished" or cell is None or cell not in done
-    ]
+    if all(result.status == "finished" for result in results):
+        return list(results)
+    done = {_cell(result) for result in results if result.status == "finished"} - {None}
+    return [result for result in results if result.status == "finished" or _cell(result) not in done]
 
 
 def _cell(result: Result) -> str | None:
-    """Identifies a cell: its sweep and its whole configuration, the seed included."""
+    """Identifies a cell: its sweep and its whole configuration, the seed included; None outside a sweep."""
     if result.sweep_id is None:
         return None
     config = {key: value for key, value in result.config.items() if key not in ("tracking", "checkpoint")}

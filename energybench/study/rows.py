@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from energybench.run.result import Result
 from energybench.study.intervals import Estimate, Sample
@@ -15,6 +16,9 @@ from energybench.tracking.record import flatten
 
 UNSETTING = ("seed", "tracking", "sweep", "quality", "checkpoint")
 """What of the configuration makes no other setting: it changes neither what is trained nor what is measured."""
+
+TOLD = ("device", "generation", "engine")
+"""Tags that are factors too: what `auto` has found."""
 
 PLAIN = ("model.name", "dataset.name", "device", "gpu.count", "batch", "precision", "engine")
 """What names a setting first, where the command line's own words are not known."""
@@ -52,10 +56,10 @@ class Row:
         tags = self.results[0].tags
         return tags.get("energy_source", ""), tags.get("energy_scope", "")
 
-    @property
+    @cached_property
     def factors(self) -> dict[str, str]:
         """What the setting is, as text: the configuration on one level, the device and the engine that were found."""
-        return dict(_factors(self.results[0]))
+        return _factors(self.results[0])
 
     def sample(self, metric: Quantity | str) -> Sample | None:
         """The values of the finished runs; None where none of them has one."""
@@ -100,17 +104,22 @@ def varying(table: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 
 def _setting(result: Result) -> str:
-    return json.dumps(_factors(result), sort_keys=True) if result.config else result.run_id
+    """The same text for the same setting."""
+    if not result.config:
+        return result.run_id
+    return json.dumps([_of_setting(result), _told(result)], sort_keys=True)
 
 
-def _factors(result: Result) -> tuple[tuple[str, str], ...]:
-    config = {key: value for key, value in result.config.items() if key not in UNSETTING}
-    told = {key: result.tags[key] for key in _TOLD if key in result.tags}
-    return tuple({**flatten(config), **told}.items())
+def _of_setting(result: Result) -> dict[str, Any]:
+    return {key: value for key, value in result.config.items() if key not in UNSETTING}
 
 
-_TOLD = ("device", "generation", "engine")
-"""Factors that `auto` may have chosen: what was found is in the tags."""
+def _told(result: Result) -> dict[str, str]:
+    return {key: result.tags[key] for key in TOLD if key in result.tags}
+
+
+def _factors(result: Result) -> dict[str, str]:
+    return {**flatten(_of_setting(result)), **_told(result)}
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
@@ -128,7 +137,7 @@ def _labels(results: Sequence[Result]) -> list[str]:
 
 def _by_factors(results: Sequence[Result], begun: Sequence[str]) -> list[str]:
     """Adds to each label the factors that are needed to tell it from the others: the plainest first."""
-    found = [dict(_factors(result)) for result in results]
+    found = [_factors(result) for result in results]
     keys = dict.fromkeys([*PLAIN, *(key for factors in found for key in factors)])
     labels = list(begun)
     for key in keys:

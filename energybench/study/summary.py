@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from energybench.run.result import Result
 from energybench.study.quantities import quantity
 from energybench.study.rows import Row, rows
 from energybench.study.separation import in_question
+from energybench.study.words import plus_minus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,13 +144,6 @@ def _meter_u(row: Row) -> float | None:
         result.metrics["energy_uncertainty_j"] for result in row.finished if "energy_uncertainty_j" in result.metrics
     ]
     return known[0] if len(known) == 1 else None
-
-
-def plus_minus(mean: float, half_width: float, *, percent: bool = False) -> str:
-    """'70.9 ± 3.0': the half width with two significant digits, and the mean as far (GUM 7.2.6)."""
-    scale, unit = (100.0, " %") if percent else (1.0, "")
-    decimals = max(0, 1 - math.floor(math.log10(half_width * scale)))
-    return f"{mean * scale:,.{decimals}f} ± {half_width * scale:,.{decimals}f}{unit}"
 
 
 def _runs(row: Row) -> str:

@@ -151,9 +151,10 @@ class DatabaseRuns:
         runs = {row[0]: Recorded(row[0], str(row[1]), *row[2:]) for row in self._rows(query + order, **values)}
         within = f"run_uuid IN (SELECT r.run_uuid FROM {chosen})"
         for kind in ("params", "tags"):
+            texts: dict[str, dict[str, str]] = {run_id: getattr(run, kind) for run_id, run in runs.items()}
             for run_id, key, value in self._rows(f"SELECT run_uuid, key, value FROM {kind} WHERE {within}", **values):
-                if run_id in runs:  # another process may have begun one since
-                    getattr(runs[run_id], kind)[sys.intern(key)] = sys.intern(value or "")
+                if run_id in texts:  # another process may have begun one since
+                    texts[run_id][sys.intern(key)] = sys.intern(value or "")
         query = f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE {within} AND key NOT LIKE :series"
         for run_id, key, value, is_nan in self._rows(query, **values, series=f"{EPOCH_PREFIX}%"):
             if run_id in runs and not is_nan:
