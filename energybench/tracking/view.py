@@ -49,7 +49,8 @@ def compare_address(root: str, experiment_id: str, run_ids: Sequence[str]) -> st
 
 def _state() -> dict[str, Any]:
     return {
-        "orderByKey": f"metrics.`{_BARS[0]}`",  # any order but by date shows runs without folding them below their sweep
+        # Any order but by date shows runs without folding them away below their sweep.
+        "orderByKey": f"metrics.`{_BARS[0]}`",
         "orderByAsc": True,
         "selectedColumns": [
             *(f"params.`{name}`" for name in _PARAMETERS),
@@ -74,7 +75,10 @@ def _charts() -> list[dict[str, Any]]:
         *(_chart("BAR", name, "runs", metricKey=name, displayName=name) for name in _BARS),
         _chart("SCATTER", "trade", "runs", **trade),
         _chart("PARALLEL", "axes", "runs", **axes),
-        *(_chart("LINE", name, "epochs", metricKey=name, selectedMetricKeys=[name], displayName=name) for name in _LINES),
+        *(
+            _chart("LINE", name, "epochs", metricKey=name, selectedMetricKeys=[name], displayName=name)
+            for name in _LINES
+        ),
     ]
 
 

@@ -37,14 +37,22 @@ def study(
     return [run(*cell, start_s=60 * number, **changes) for number, cell in enumerate(cells)]
 
 
-def run(network, generation, count, batch, seed, *, start_s=0, images=64_000, failure=None, quality="ok", estimated=False):
-    noise = np.random.default_rng(int(hashlib.sha256(repr((network, generation, count, batch, seed)).encode()).hexdigest()[:8], 16))
+def run(
+    network, generation, count, batch, seed, *, start_s=0, images=64_000, failure=None, quality="ok", estimated=False
+):
+    noise = np.random.default_rng(
+        int(hashlib.sha256(repr((network, generation, count, batch, seed)).encode()).hexdigest()[:8], 16)
+    )
     name, peak, watts, idle_w = BOARDS[generation]
-    rate = peak / GFLOP[network] * batch / (batch + 40 * count) * count * (1 - 0.06 * (count - 1)) * noise.normal(1, 0.004)
+    rate = (
+        peak / GFLOP[network] * batch / (batch + 40 * count) * count * (1 - 0.06 * (count - 1)) * noise.normal(1, 0.004)
+    )
     load_w = watts * (0.62 + 0.33 * batch / (batch + 60 * count)) * noise.normal(1, 0.004)
     scope = "cpu" if estimated else "gpu"
     uuids = [f"{scope.upper()}-{generation}-{number}" for number in range(count)] if not estimated else ["cpu"]
-    phases = tuple(_phases(scope, uuids, images, rate, load_w, idle_w, _accuracy(network, batch, noise), estimated, start_s))
+    phases = tuple(
+        _phases(scope, uuids, images, rate, load_w, idle_w, _accuracy(network, batch, noise), estimated, start_s)
+    )
     if failure:
         phases = phases[:2]
     names = [f"{scope}.{number}" for number in range(len(uuids))]
@@ -88,7 +96,10 @@ def run(network, generation, count, batch, seed, *, start_s=0, images=64_000, fa
             "git": {"commit": "0123456789abcdef0123", "changes": "no"},
             "packages": {"energybench": "0.1.0", "mxnet-cu112": "1.9.1", "numpy": "1.26.4"},
             "engine": {"engine": "mxnet 1.9.1"},
-            "devices": [{"kind": scope, "uuid": uuid, "name": tags["device"], "generation": tags["generation"]} for uuid in uuids],
+            "devices": [
+                {"kind": scope, "uuid": uuid, "name": tags["device"], "generation": tags["generation"]}
+                for uuid in uuids
+            ],
             "channels": [
                 {
                     "name": channel,

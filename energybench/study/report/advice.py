@@ -11,6 +11,7 @@ from energybench.study.quantities import Quantity, per, quantity
 from energybench.study.report.numbers import scale
 from energybench.study.report.settings import Entry
 from energybench.study.separation import change, in_question, repeats_needed
+from energybench.study.words import less_or_more
 
 MOST_NAMED = 3
 MOST_REPEATS = 50
@@ -154,10 +155,8 @@ def _trade(thrifty: Entry, fastest: Entry) -> str:
     speed = _ratio(thrifty, fastest, quantity("images_per_s"))
     if energy is None or speed is None:
         return ""
-    return (
-        f"The fastest, {fastest.among_its_network}, trains {100 * (speed.value - 1):.3g} % more images a second "
-        f"for {100 * (energy.value - 1):.3g} % more energy an image."
-    )
+    moved = f"{less_or_more(speed, 'images a second')} and {less_or_more(energy, 'energy an image')}"
+    return f"The fastest, {fastest.among_its_network}: {moved}."
 
 
 def _ratio(before: Entry, after: Entry, metric: Quantity) -> Ratio | None:
@@ -165,5 +164,3 @@ def _ratio(before: Entry, after: Entry, metric: Quantity) -> Ratio | None:
     if one is None or other is None or min(*one.values, *other.values) <= 0:
         return None
     return change(one, other).exp()
-
-

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from energybench.study.effects import BATCH, COUNT, GENERATION, Effect, Matched, effects, energy_follows_time
-from energybench.study.intervals import CONFIDENCE, Ratio
+from energybench.study.intervals import CONFIDENCE
 from energybench.study.quantities import ACCURACY, quantity
 from energybench.study.report.tables import Cell, Column, Table, text_cells
 from energybench.study.rows import Row
+from energybench.study.words import accuracy_moved, less_or_more
 
 _ALPHA = 1 - CONFIDENCE
 
@@ -93,9 +94,16 @@ def _row(effect: Effect) -> tuple[Cell, ...]:
         Cell(str(len(effect.matches)), len(effect.matches)),
         Cell(_signed(mean, points), mean),
         Cell("" if low is None or high is None else f"{_signed(low, points)} to {_signed(high, points)}", low),
-        Cell(f"{_signed(min(changes), points)} to {_signed(max(changes), points)}" if len(changes) > 1 else "", min(changes)),
+        Cell(
+            f"{_signed(min(changes), points)} to {_signed(max(changes), points)}" if len(changes) > 1 else "",
+            min(changes),
+        ),
         *(Cell(str(count), count) for count in _beyond_chance(effect)),
     )
+
+
+def _range(changes: Sequence[float], points: bool) -> str:
+    return f"{_signed(min(changes), points)} to {_signed(max(changes), points)}" if len(changes) > 1 else ""
 
 
 def _change(match: Matched) -> float:
@@ -108,8 +116,8 @@ def _change(match: Matched) -> float:
 def _ends(effect: Effect) -> tuple[float, float | None, float | None]:
     """Change and the ends of its interval."""
     if effect.ratio is not None:
-        ratio = effect.ratio
-        return ratio.value - 1, *(None if end is None else end - 1 for end in (ratio.low, ratio.high))
+        low, high = (None if end is None else end - 1 for end in (effect.ratio.low, effect.ratio.high))
+        return effect.ratio.value - 1, low, high
     assert effect.difference is not None
     return effect.difference.value, effect.difference.low, effect.difference.high
 
@@ -136,7 +144,7 @@ def _correlation(table: Sequence[Row]) -> str:
     within = " within networks" if found.networks > 1 else ""
     return (
         f"Over {found.settings} settings, the logarithms of energy and time an image correlate{within} with "
-        f"r = {found.r:.2f}{ends}; energy grows as time to the power {found.slope:.2f}, where 1 would be a constant power."
+        f"r = {found.r:.2f}{ends}; energy grows as time to the power {found.slope:.2f}, where 1 is a constant power."
     )
 
 
@@ -170,59 +178,39 @@ def _batches(table: Sequence[Row], metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def _counts(table: Sequence[Row]) -> tuple[str, ...]:
-    found = effects(table, COUNT, "images_per_s")
     metered = () if _estimated(table) else effects(table, COUNT, "energy_per_image_j")
-    joules = {effect.level: effect for effect in metered}
-    if not found:
-        return ("Not answered: one number of devices, or no settings that differ in it alone.",)
+    joules = {effect.level: effect.ratio for effect in metered if effect.ratio is not None}
     answers = []
-    for effect in found:
-        if effect.ratio is None:
-            continue
-        energy = joules.get(effect.level)
-        more = f", and {_more_or_less(energy.ratio)} energy an image" if energy is not None and energy.ratio else ""
-        answers.append(
-            f"{effect.level} against {effect.reference}, {_matches(effect)}: {_more_or_less(effect.ratio)} images a second"
-            f"{_interval(effect)}{more}."
-        )
-    return tuple(answers)
+    for effect in effects(table, COUNT, "images_per_s"):
+        if effect.ratio is not None:
+            said = [less_or_more(effect.ratio, "images a second")]
+            said += [less_or_more(joules[effect.level], "energy an image")] if effect.level in joules else []
+            answers.append(f"{_capital(between(effect))}: {', and '.join(said)}.")
+    return tuple(answers) or ("Not answered: one number of devices, or no settings that differ in it alone.",)
 
 
 def _sentence(effect: Effect, words: str) -> str:
-    more, less = _beyond_chance(effect)
-    between = f"{_name(effect)}{effect.level} against {effect.reference}, {_matches(effect)}"
+    """What one level does, how much it varies over the settings, and in how many of them it is beyond chance."""
     if effect.ratio is not None:
-        said = f"{_more_or_less(effect.ratio)} {words}"
+        said = less_or_more(effect.ratio, words)
     else:
         assert effect.difference is not None
-        said = f"{_signed(effect.difference.value, True)} of {words}"
-    spread = [_change(match) for match in effect.matches]
-    points = effect.ratio is None
-    span = f", from {_signed(min(spread), points)} to {_signed(max(spread), points)}" if len(spread) > 1 else ""
+        said = accuracy_moved(effect.difference)
+    changes, points = [_change(match) for match in effect.matches], effect.ratio is None
+    span = f", from {_range(changes, points)}" if len(changes) > 1 else ""
+    more, less = _beyond_chance(effect)
     tested = any(match.adjusted_p is not None for match in effect.matches)
-    chance = f" Beyond chance: more in {more}, less in {less} of {len(spread)}." if tested else ""
-    return f"{between}: {said}{_interval(effect)}{span}.{chance}"
+    chance = f" Beyond chance: more in {more}, less in {less} of {len(changes)}." if tested else ""
+    return f"{_capital(between(effect))}: {said}{span}.{chance}"
 
 
-def _name(effect: Effect) -> str:
-    return "Batch " if effect.factor == BATCH else ""
-
-
-def _matches(effect: Effect) -> str:
+def between(effect: Effect) -> str:
+    """'batch 256 against 64, 16 matched settings'."""
     count = len(effect.matches)
-    return f"{count} matched setting{'s' * (count != 1)}"
+    factor = "batch " if effect.factor == BATCH else ""
+    counted = " devices" if effect.factor == COUNT else ""
+    return f"{factor}{effect.level} against {effect.reference}{counted}, {count} matched setting{'s' * (count != 1)}"
 
 
-def _more_or_less(ratio: Ratio) -> str:
-    change = ratio.value - 1
-    return f"{100 * abs(change):.1f} % {'less' if change < 0 else 'more'}"
-
-
-def _interval(effect: Effect) -> str:
-    _, low, high = _ends(effect)
-    if low is None or high is None:
-        return " (single runs: no interval)"
-    points = effect.ratio is None
-    return f" (95 %: {_signed(low, points)} to {_signed(high, points)})"
-
-
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from energybench.run.result import Result
+from energybench.study.collect import Collected
 from energybench.study.report import origin, pictures
 from energybench.study.report.advice import Advice, advice, by_network
 from energybench.study.report.claims import Claim, claims, effects_table
@@ -101,19 +102,16 @@ class Contents:
         return of_groups if self.traces is None else (*of_groups, self.traces)
 
 
-def contents(
-    results: Sequence[Result], folders: Mapping[str, Path], problems: Sequence[str] = (), title: str = ""
-) -> Contents:
+def contents(found: Collected, title: str = "") -> Contents:
     """Works out everything that the page says.
 
     Args:
-        results: the runs, each once.
-        folders: run id -> its folder, for those that lie on disk: where their power traces are.
-        problems: what could not be read, a line each.
+        found: the runs, and where those on disk have their power traces.
         title: heading of the page; empty: made of the sweeps' names.
     """
     from energybench import __version__
 
+    results = found.results
     chosen = entries(rows(results))
     groups: dict[tuple[str, str], list[Entry]] = {}
     for one in chosen:
@@ -122,9 +120,9 @@ def contents(
     return Contents(
         title=title or _title(results),
         facts=tuple(_facts(results, chosen)),
-        notes=(*_notes(chosen), *problems),
+        notes=(*_notes(chosen), *(f"Left out: {problem}" for problem in found.problems)),
         groups=tuple(_of_group(key, members) for key, members in sorted(groups.items(), reverse=True)),
-        traces=pictures.traces(_traced(chosen, folders)),
+        traces=pictures.traces(_traced(chosen, found.folders)),
         flags=origin.flags(chosen),
         failures=origin.failures(chosen),
         channels=origin.channels(results),
@@ -167,7 +165,9 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def _when(results: Sequence[Result]) -> str:
-    moments = sorted(datetime.fromisoformat(text) for result in results for text in (result.started_at, result.ended_at) if text)
+    moments = sorted(
+        datetime.fromisoformat(text) for result in results for text in (result.started_at, result.ended_at) if text
+    )
     if not moments:
         return ""
     first, last = moments[0], moments[-1].astimezone(moments[0].tzinfo)
@@ -187,7 +187,7 @@ def _notes(chosen: Sequence[Entry]) -> Iterable[str]:
     synthetic = [one for one in chosen if one.synthetic]
     if synthetic:
         which = "All runs" if len(synthetic) == len(chosen) else f"{len(synthetic)} of {len(chosen)} settings"
-        yield f"{which} trained on synthetic data: time and energy are real, accuracy means nothing there and is absent."
+        yield f"{which} trained on synthetic data: time and energy are real, accuracy means nothing and is absent."
 
 
 def _of_group(key: tuple[str, str], members: Sequence[Entry]) -> Group:

@@ -145,7 +145,7 @@ def _look(number: int, of: int) -> tuple[str, str]:
 
 def _legend(figure: Figure, axes: Axes, labels: Sequence[str]) -> None:
     if 1 < len(labels) <= MOST_LINES:
-        handles = {}
+        handles: dict[str, Any] = {}
         for each in figure.axes:
             for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
@@ -308,14 +308,28 @@ def _round_values(low: float, high: float) -> list[float]:
 def _front(axes: Axes, best: Sequence[Point]) -> None:
     """Circles the best and numbers them from the left; a line joins them in steps."""
     if len(best) > 1:
-        line = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (4, 2)), "drawstyle": "steps-post", "zorder": 1}
-        axes.plot([point.x for point in best], [point.y for point in best], **line)
+        axes.plot(
+            [point.x for point in best],
+            [point.y for point in best],
+            color=MUTED,
+            linewidth=0.9,
+            linestyle=(0, (4, 2)),
+            drawstyle="steps-post",
+            zorder=1,
+        )
     for point in best:
         axes.plot([point.x], [point.y], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
     for number, point in enumerate(best[:MOST_NAMED], 1):
-        box = {"boxstyle": "round,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
-        place = {"xytext": (7, 6), "textcoords": "offset points", "fontsize": 8.5, "weight": "bold", "color": INK}
-        axes.annotate(str(number), (point.x, point.y), bbox=box, **place)
+        axes.annotate(
+            str(number),
+            (point.x, point.y),
+            xytext=(7, 6),
+            textcoords="offset points",
+            fontsize=8.5,
+            weight="bold",
+            color=INK,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
+        )
 
 
 def stacked(name: str, title: str, bars: Mapping[str, Mapping[str, float]], unit: str, caption: str) -> Picture:
@@ -363,7 +377,9 @@ def phase_colour(name: str, all_names: Sequence[str]) -> str:
     return ("#8a949e", "#b3bbc2", "#6b7680", "#cfd5da")[others.index(name) % 4]
 
 
-def power_traces(name: str, title: str, traces: Mapping[str, tuple[Result, dict[str, Series]]], caption: str) -> Picture:
+def power_traces(
+    name: str, title: str, traces: Mapping[str, tuple[Result, dict[str, Series]]], caption: str
+) -> Picture:
     """Power over time of a few runs below each other, phases shaded.
 
     Args:

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+import traceback
 from pathlib import Path
 
-from energybench.run.result import Result
+from energybench.errors import EnergybenchError
+from energybench.run.result import REPORT_FILE
+from energybench.study.collect import Collected
 from energybench.study.report.contents import Contents, contents
-from energybench.study.report.page import render, require
+from energybench.study.report.page import missing, render, require
 from energybench.study.report.tables import FORMATS
 
-FILE = "report.html"
 
-
-def write_page(
-    results: Sequence[Result], folders: Mapping[str, Path], directory: Path, problems: Sequence[str] = (), title: str = ""
-) -> Path:
-    """Writes report.html, which needs no other file.
+def write_report(found: Collected, directory: Path, title: str = "") -> Path:
+    """Writes the page, and in `tables` and `figures` what it shows, for a paper.
 
     Args:
-        results: the runs, each once.
-        folders: run id -> its folder, for those on disk.
-        directory: where to.
-        problems: what could not be read, a line each.
+        found: the runs and where they lie.
+        directory: where to; made where it is not there.
         title: heading of the page; empty: the sweeps' names.
+
+    Returns:
+        The page.
 
     Raises:
         ConfigError: what a report needs is not installed.
     """
     require()
-    return _page(contents(results, folders, problems, title), directory)
-
-
-def write_report(
-    results: Sequence[Result], folders: Mapping[str, Path], directory: Path, problems: Sequence[str] = (), title: str = ""
-) -> Path:
-    """Writes the page, and in `tables` and `figures` what it shows, for a paper.
-
-    Args and Raises as `write_page`; returns the page.
-    """
-    require()
-    made = contents(results, folders, problems, title)
+    made = contents(found, title)
     tables, figures = directory / "tables", directory / "figures"
     for folder in (tables, figures):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +42,34 @@ def write_report(
     return _page(made, directory)
 
 
+def page_of_sweep(found: Collected, directory: Path) -> Path | None:
+    """Writes the page of a sweep that has ended into its folder; what keeps it from that is said and costs no run.
+
+    Returns:
+        The page; None where there is none.
+    """
+    if not found.results:
+        return None
+    if reason := missing():
+        print(f"energybench: no report: {reason}", file=sys.stderr)
+        return None
+    try:
+        page = _page(contents(found), directory)
+    except KeyboardInterrupt:
+        print(f"energybench: no report; later: energybench report {directory}", file=sys.stderr)
+    except (EnergybenchError, OSError) as error:
+        print(f"energybench: warning: no report: {error}", file=sys.stderr)
+    except Exception as error:  # a bug of ours must not take the table and the exit code of a sweep with it
+        traceback.print_exception(error)
+        print(f"energybench: warning: no report, please report it: {error!r}", file=sys.stderr)
+    else:
+        print(f"report: {page}")
+        return page
+    return None
+
+
 def _page(made: Contents, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    page = directory / FILE
+    page = directory / REPORT_FILE
     partial = page.with_suffix(".html.partial")
     partial.write_text(render(made), encoding="utf-8")
     partial.replace(page)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from energybench.study.summary import plus_minus
+from energybench.study.words import plus_minus
 
 _DECIMAL = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 _PREFIXED = {"J", "J s", "J s²", "W"}

@@ -145,7 +145,12 @@ def flags(chosen: Sequence[Entry]) -> Table:
         )
         for flag, by_setting in sorted(counts.items())
     )
-    heads = (Column("flag", "flag"), Column("says", "what it says"), Column("runs", "runs", True), Column("where", "where"))
+    heads = (
+        Column("flag", "flag"),
+        Column("says", "what it says"),
+        Column("runs", "runs", True),
+        Column("where", "where"),
+    )
     return Table("flags", "Quality flags", heads, rows)
 
 

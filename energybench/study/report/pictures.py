@@ -199,7 +199,11 @@ def _by_phase(chosen: Sequence[Entry], suffix: str) -> Picture | None:
         return None
     fitting = scale("J", [sum(parts.values()) for parts in found.values()])
     bars = {label: {name: joules / fitting.factor for name, joules in parts.items()} for label, parts in found.items()}
-    some = f" {len(shown)} of {len(chosen):,} settings: of each network and devices the largest batch." if len(shown) < len(chosen) else ""
+    some = (
+        f" {len(shown)} of {len(chosen):,} settings: of each network and devices the largest batch."
+        if len(shown) < len(chosen)
+        else ""
+    )
     caption = (
         "Means of the repeats. Only train counts as a setting's energy; the other phases are measured beside it, and "
         f"what is spent idle before a run is left out.{some}"

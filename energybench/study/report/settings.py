@@ -10,7 +10,7 @@ from energybench.devices import GPU
 from energybench.study.effects import COUNT, effects
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.report.numbers import Scale, scale
-from energybench.study.report.tables import Cell, Column, Table, text_cells, without_empty_columns
+from energybench.study.report.tables import Cell, Column, Table, without_empty_columns
 from energybench.study.rows import Row
 
 SHOWN_IN_STUDY = 60
@@ -243,8 +243,7 @@ def settings_table(name: str, title: str, chosen: Sequence[Entry], note: str) ->
     """Everything known of each setting."""
     columns, cells = _quantities(chosen, ALL_METRICS)
     rows = tuple(
-        (Cell(one.label), *line, _runs(one), Cell(_quality(one)))
-        for one, line in zip(chosen, cells, strict=True)
+        (Cell(one.label), *line, _runs(one), Cell(_quality(one))) for one, line in zip(chosen, cells, strict=True)
     )
     heads = (Column("setting", "setting"), *columns, Column("runs", "runs", True), Column("quality", "quality"))
     return without_empty_columns(Table(name, title, heads, rows, note, SHOWN_SETTINGS))
@@ -293,5 +292,3 @@ def _quality(one: Entry) -> str:
 def flags_of(quality: str) -> list[str]:
     """The flags of a quality tag."""
     return [flag for flag in quality.split(",") if flag not in ("", "ok")]
-
-

@@ -70,8 +70,10 @@ class Table:
         return self.rows[: self.cut]
 
     def half_width_ch(self, index: int) -> int:
-        """Characters that the widest '± ...' of a column takes, so that the numbers before it stand below each other."""
-        return max((len(row[index].text.partition(" ± ")[2]) + 2 for row in self.shown if " ± " in row[index].text), default=0)
+        """Characters of the widest '± ...' of a column, so that the numbers before it stand below each other."""
+        return max(
+            (len(row[index].text.partition(" ± ")[2]) + 2 for row in self.shown if " ± " in row[index].text), default=0
+        )
 
 
 def text_cells(*texts: str) -> tuple[Cell, ...]:
@@ -137,7 +139,7 @@ def _pipes(text: str) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A `table` of booktabs rules (\\usepackage{booktabs}), numbers in mathematics."""
+    """A `table` with the rules of the package booktabs, its numbers in mathematics."""
     kinds = "".join("r" if column.numeric else "l" for column in table.columns)
     body = [_row([_math(column.head, force=False) for column in table.columns]), r"\midrule"]
     for row in table.rows:
