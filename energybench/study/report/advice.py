@@ -130,7 +130,7 @@ def _to_repeat(best: Sequence[Entry], comparisons: int, metric: Quantity) -> str
 
 
 def _sentence(network: str, members: Sequence[Entry]) -> str:
-    """'caffenet: batch=256 takes the least energy, ... The fastest, ..., takes 15 % more energy and 40 % less time.'"""
+    """The recommendation: what takes the least energy, how sure that is, and what the fastest gains and costs."""
     energy, speed = quantity("energy_per_image_j"), quantity("images_per_s")
     best, fast = _best(members, energy), _best(members, speed)
     if not best:

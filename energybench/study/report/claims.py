@@ -75,8 +75,8 @@ def effects_table(name: str, table: Sequence[Row]) -> Table:
     )
     note = (
         "Matched settings are equal in all else. Change: geometric mean of the matches' ratios (of accuracy the mean "
-        "difference in percentage points), with Student's t over the matches, or over the repeats of a single match. Beyond "
-        "chance: matches whose own difference has p < 0.05 after Holm's correction."
+        "difference in percentage points), with Student's t over the matches, or over the repeats of a single match. "
+        "Beyond chance: matches whose own difference has p < 0.05 after Holm's correction."
     )
     return Table(name, "What each factor does, other things being equal", heads, tuple(map(_row, found)), note)
 
@@ -185,7 +185,7 @@ def _counts(table: Sequence[Row]) -> tuple[str, ...]:
         if effect.ratio is not None:
             said = [less_or_more(effect.ratio, "images a second")]
             said += [less_or_more(joules[effect.level], "energy an image")] if effect.level in joules else []
-            answers.append(f"{_capital(between(effect))}: {', and '.join(said)}.")
+            answers.append(f"{_between(effect)}: {', and '.join(said)}.")
     return tuple(answers) or ("Not answered: one number of devices, or no settings that differ in it alone.",)
 
 
@@ -201,16 +201,15 @@ def _sentence(effect: Effect, words: str) -> str:
     more, less = _beyond_chance(effect)
     tested = any(match.adjusted_p is not None for match in effect.matches)
     chance = f" Beyond chance: more in {more}, less in {less} of {len(changes)}." if tested else ""
-    return f"{_capital(between(effect))}: {said}{span}.{chance}"
+    return f"{_between(effect)}: {said}{span}.{chance}"
 
 
-def between(effect: Effect) -> str:
-    """'batch 256 against 64, 16 matched settings'."""
+def _between(effect: Effect) -> str:
+    """'Batch 256 against 64, 16 matched settings'."""
     count = len(effect.matches)
-    factor = "batch " if effect.factor == BATCH else ""
-    counted = " devices" if effect.factor == COUNT else ""
-    return f"{factor}{effect.level} against {effect.reference}{counted}, {count} matched setting{'s' * (count != 1)}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    levels = {
+        BATCH: f"Batch {effect.level} against {effect.reference}",
+        COUNT: f"{effect.level} devices against {effect.reference}",
+    }
+    asked = levels.get(effect.factor, f"{effect.level} against {effect.reference}")
+    return f"{asked}, {count} matched setting{'s' * (count != 1)}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, PAPER = "#1d232b", "#5b6672", "#d9dee4", "#fefefe"
-"""Text, secondary text, grid and background: nothing else in a figure has these colours, so the page can replace them."""
+"""Text, secondary text, grid and background: of no other part of a figure, so that the page can replace them."""
 
 PIXELS_AN_INCH = 200
 """Of PNG files: enough for two columns of a printed page."""
