@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from energybench.errors import DataError
+from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel
 from energybench.power.series import NO_TIME, OK, Columns, Key
 
@@ -37,20 +37,6 @@ class TraceMetadata:
     boot_id: str
     realtime_offset_ns: int
     channels: dict[str, dict[str, Any]]
-
-
-def realtime_offset_ns(tries: int = 5) -> int:
-    """CLOCK_REALTIME minus CLOCK_MONOTONIC, nanoseconds.
-
-    Each try reads monotonic, realtime, monotonic; the one with the least time between its ends counts, because the
-    offset is uncertain by half of that.
-    """
-    return min(_offset_and_width() for _ in range(tries))[1]
-
-
-def _offset_and_width() -> tuple[int, int]:
-    before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-    return after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2
 
 
 def boot_id() -> str:

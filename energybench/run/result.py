@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,6 +56,11 @@ class ChannelEnergy:
     estimated: bool
     update_s: float | None = None
     doubts: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ChannelEnergy:
+        """From plain JSON values."""
+        return cls(**{**data, "doubts": tuple(data.get("doubts", ()))})
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,9 @@ def _check_kinds(data: dict[str, Any]) -> None:
 def _build(data: dict[str, Any]) -> Result:
     failure = data.pop("failure")
     phases = tuple(
-        Phase(**{**phase, "channels": {name: _energy(energy) for name, energy in phase["channels"].items()}})
+        Phase(
+            **{**phase, "channels": {name: ChannelEnergy.from_json(each) for name, each in phase["channels"].items()}}
+        )
         for phase in data.pop("phases")
     )
     epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
@@ -242,7 +249,3 @@ def _build(data: dict[str, Any]) -> Result:
         overrides=overrides,
         **data,
     )
-
-
-def _energy(data: dict[str, Any]) -> ChannelEnergy:
-    return ChannelEnergy(**{**data, "doubts": tuple(data.get("doubts", ()))})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from energybench.run.result import Result
-from energybench.study.intervals import Difference, Estimate, Ratio, Sample, difference, holm
+from energybench.study.intervals import Difference, Estimate, Ratio, Sample, difference, holm, paired
 from energybench.study.quantities import KNOWN, Quantity, quantity
 from energybench.study.rows import Row, rows, varying
 from energybench.study.separation import change
@@ -139,8 +139,22 @@ def _change(metric: Quantity, before: Row, after: Row, incomparable: str) -> Cha
     if a is None or b is None or (incomparable and metric.energy_power):
         return Change(metric.name, *estimates, None, None)
     if metric.share:
-        return Change(metric.name, *estimates, None, difference(a, b))
+        return Change(metric.name, *estimates, None, _by_seed(metric, before, after) or difference(a, b))
     return Change(metric.name, *estimates, _ratio(a, b), None)
+
+
+ELSEWHERE = {"device", "generation", "gpu.name"}
+"""Factors that leave to a seed what it decides: the weights at the start and the order of the samples."""
+
+
+def _by_seed(metric: Quantity, before: Row, after: Row) -> Difference | None:
+    """Pair by pair where both sides ran the same configuration with the same seeds: what they share falls out."""
+    if not set(_differences(before, after)) <= ELSEWHERE:
+        return None
+    mine, theirs = ({r.config.get("seed"): metric.of(r) for r in row.finished} for row in (before, after))
+    alike = len(mine) == len(before.finished) == len(theirs) == len(after.finished) and mine.keys() == theirs.keys()
+    pairs = [(a, b) for seed, a in mine.items() if a is not None and (b := theirs.get(seed)) is not None]
+    return paired(pairs) if alike and len(pairs) == len(mine) > 1 else None
 
 
 def _ratio(a: Sample, b: Sample) -> Ratio | None:
@@ -170,7 +184,7 @@ def _notes(before: Row, after: Row) -> list[str]:
         notes.append("boards not known: the uncertainty of their gains is in the intervals")
     elif before.boards != after.boards:
         notes.append("other boards: the uncertainty of their gains is in the intervals")
-    for name, words in (("git", "code"), ("engine", "framework")):
+    for name, words in (("git", "code"), ("packages", "energybench"), ("engine", "framework")):
         mine, theirs = _told(before, name), _told(after, name)
         if mine != theirs:
             notes.append(f"other {words}: {mine} -> {theirs}")
@@ -186,7 +200,7 @@ def _notes(before: Row, after: Row) -> list[str]:
 
 
 def _told(row: Row, name: str) -> str:
-    """What the provenance says, as text: the commits or the frameworks of the runs."""
+    """What the provenance says, as text: the commits, the frameworks or the releases of energybench of the runs."""
     found = []
     for result in row.results:
         told = result.provenance.get(name)
@@ -195,7 +209,8 @@ def _told(row: Row, name: str) -> str:
                 f"{told['commit'][:10]}{' with changes' * (told['changes'] == 'yes')}" if told else "no commit"
             )
         else:
-            found.append(str(told.get("engine", "unknown")) if isinstance(told, Mapping) else "unknown")
+            key = "engine" if name == "engine" else "energybench"
+            found.append(str(told.get(key, "unknown")) if isinstance(told, Mapping) else "unknown")
     return ", ".join(dict.fromkeys(found))
 
 

@@ -13,6 +13,7 @@ from energybench.study.quantities import ACCURACY, BASES, CRITERIA, Quantity, pe
 from energybench.study.redraws import shares_of_best
 from energybench.study.rows import Row, rows
 from energybench.study.separation import change, in_question, repeats_needed
+from energybench.study.words import amount, digits, scaled, with_unit
 
 FRONT = ("energy", "time", "accuracy")
 """What the Pareto front is over; EDP and ED²P follow from energy and time."""
@@ -67,6 +68,7 @@ class Setting:
         estimates: energy, time, edp, ed2p, accuracy -> mean and interval; what does not exist is absent.
         unmet: constraint -> why it is not met, in words; empty where all are.
         missed_by: how far the worst of them is missed, as a share of its limit; 0 where all are met.
+        doubtful: constraint -> why it is not met surely, though the mean meets it: its interval reaches over the limit.
         on_front: whether no other setting is at least as good in energy, time and accuracy and better in one.
         probability: share of redraws of the repeats in which it is the best of those that meet the constraints; None
             where a single run tells no scatter.
@@ -76,6 +78,7 @@ class Setting:
     estimates: Mapping[str, Estimate]
     unmet: Mapping[str, str]
     missed_by: float
+    doubtful: Mapping[str, str]
     on_front: bool
     probability: float | None
 
@@ -92,7 +95,7 @@ class Repeats:
     Attributes:
         setting: the one that cannot be told from the chosen one.
         runs: how many runs each of the two needs in all; None where no number of them helps, or none was found.
-        why: why none: "boards" (their gains hide the difference), "alike" (more than `most` runs), or "" with a number.
+        why: why none: "boards" (their gains hide the difference), "alike" (so many that either will do), or "".
         ratio: criterion of the setting / that of the chosen one.
     """
 
@@ -210,15 +213,16 @@ def _decide(table: Sequence[Row], group: tuple[str, str, str], question: Questio
     known = [row for row in table if question.criterion in estimates[row.label]]
     left_out = {row.label: _why_left_out(row, question) for row in table if row not in known}
     unmet = _unmet(known, estimates, question)
-    meeting = [row for row in known if not unmet[row.label]]
+    meeting = [row for row in known if not _missed(unmet[row.label])]
     shares = shares_of_best(meeting, criterion)
     front = _front(known, estimates)
     settings = tuple(
         Setting(
             row,
             estimates[row.label],
-            {name: words for name, (words, _) in unmet[row.label].items()},
+            {name: words for name, (words, missed) in unmet[row.label].items() if missed},
             max((missed for _, missed in unmet[row.label].values()), default=0.0),
+            {name: words for name, (words, missed) in unmet[row.label].items() if not missed},
             row.label in front,
             shares.get(row.label),
         )
@@ -257,7 +261,11 @@ def _why_left_out(row: Row, question: Question) -> str:
 
 
 Unmet = dict[str, tuple[str, float]]
-"""Constraint -> (words, by which share of its limit it is missed)."""
+"""Constraint -> (words, by which share of its limit it is missed; 0: the mean meets it, but not the whole interval)."""
+
+
+def _missed(unmet: Unmet) -> set[str]:
+    return {name for name, (_, missed) in unmet.items() if missed}
 
 
 def _unmet(
@@ -270,7 +278,7 @@ def _unmet(
         _check_accuracy(mine.get("accuracy"), question.min_accuracy, found[row.label])
         _check_limit("energy", mine.get("energy"), question.max_energy_j, "J", found[row.label])
     if question.max_slowdown is not None:
-        accurate = [row for row in table if not {"accuracy", "reached"} & set(found[row.label])]
+        accurate = [row for row in table if not {"accuracy", "reached"} & _missed(found[row.label])]
         times = [estimates[row.label]["time"].mean for row in accurate if "time" in estimates[row.label]]
         for row in table:
             if times:
@@ -295,6 +303,8 @@ def _check_accuracy(found: Estimate | None, least: float | None, unmet: Unmet) -
         unmet["accuracy"] = ("it has no accuracy", 1.0)
     elif found.mean < least:
         unmet["accuracy"] = (f"top-1 accuracy {found.mean:.2%} is below {least:.2%}", (least - found.mean) / least)
+    elif found.mean - (found.half_width or 0.0) < least:
+        unmet["accuracy"] = (f"top-1 accuracy {amount(found, share=True)} may be below {least:.2%}", 0.0)
 
 
 def _check_limit(name: str, found: Estimate | None, most: float | None, unit: str, unmet: Unmet) -> None:
@@ -303,8 +313,15 @@ def _check_limit(name: str, found: Estimate | None, most: float | None, unit: st
     if found is None:
         unmet[name] = (f"its {name} is not known", 1.0)
     elif found.mean > most:
-        over = f"{name} {found.mean:.4g} {unit} is above {most:.4g} {unit}"
+        over = f"{name} {_sized(found.mean, unit)} is above {_sized(most, unit)}"
         unmet[name] = (over, (found.mean - most) / most if most else 1.0)
+    elif found.mean + (found.half_width or 0.0) > most:
+        unmet[name] = (f"{name} {with_unit(found, unit)} may be above {_sized(most, unit)}", 0.0)
+
+
+def _sized(value: float, unit: str) -> str:
+    factor, shown = scaled([value], unit)
+    return f"{digits(value * factor)} {shown}"
 
 
 def _front(table: Sequence[Row], estimates: Mapping[str, Mapping[str, Estimate]]) -> set[str]:

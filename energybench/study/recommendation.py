@@ -13,6 +13,7 @@ from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
 from energybench.study.intervals import Ratio
 from energybench.study.redraws import DRAWS
 from energybench.study.rows import Row
+from energybench.study.separation import MOST_REPEATS
 from energybench.study.summary import heading
 from energybench.study.words import (
     accuracy_moved,
@@ -42,8 +43,15 @@ def title(decision: Decision) -> str:
 def lines(decision: Decision, rates: Rates) -> list[str]:
     """The answer, how sure it is, what cannot be told apart, and what to repeat: one line each."""
     said = [*_answer(decision, rates), *_sureness(decision), *_alternatives(decision), *_further(decision)]
+    if decision.source == "estimated":
+        said.append(
+            "Estimated energy is a constant power times the time: it ranks settings of one device as their time does."
+        )
     left = [f"{label} ({why})" for label, why in decision.left_out.items()]
-    return [*said, f"Left out: {listed(left)}"] if left else said
+    if left:
+        said.append(f"Left out: {listed(left)}")
+    hidden = len(decision.settings) - len(shown_settings(decision))
+    return [*said, f"{hidden} more settings are not in the table; --json has all."] if hidden else said
 
 
 def _answer(decision: Decision, rates: Rates) -> Iterator[str]:
@@ -58,6 +66,8 @@ def _answer(decision: Decision, rates: Rates) -> Iterator[str]:
     yield f"  {_facts(chosen, decision)}"
     if decision.against is not None:
         yield f"  {_against(decision)}"
+    elif question.baseline is not None:
+        yield f"  Your present setting ({question.baseline}) is not among these: the two are not compared."
     yield from (f"  {line}" for line in _cost(chosen, decision, rates))
 
 
@@ -152,13 +162,10 @@ def _sureness(decision: Decision) -> Iterator[str]:
         apart = f"not told apart from {others} other{'s' * (others > 1)}" if others else "told apart from every other"
         sure = chance(chosen.probability)
         yield f"How sure: it is the best with a probability of {sure} ({DRAWS:,} redraws of the repeats); {apart}."
-    yield from _unsure_constraints(chosen, decision)
-
-
-def _unsure_constraints(chosen: Setting, decision: Decision) -> Iterator[str]:
-    least, found = decision.question.min_accuracy, chosen.estimates.get("accuracy")
-    if least is not None and found is not None and found.half_width and found.mean - found.half_width < least:
-        yield f"  Its accuracy is not surely above {least:.4g}: {amount(found, share=True)}."
+    yield from (f"  Not surely what you ask: its {words}." for words in chosen.doubtful.values())
+    flags = [flag for result in chosen.row.finished if (flag := result.tags.get("quality", "ok")) != "ok"]
+    if flags:
+        yield f"  Something speaks against its numbers: {listed(list(dict.fromkeys(flags)))} (docs/quality.md)."
 
 
 def _alternatives(decision: Decision) -> Iterator[str]:
@@ -189,7 +196,7 @@ def _advice(repeat: Repeats) -> str:
             "no repeats will tell: the gains of their boards are not known so well; run both on one board, or calibrate"
         )
     if repeat.why == "alike":
-        return "more than a thousand runs each would be needed: take either"
+        return f"more than {MOST_REPEATS} runs of each would be needed: take either"
     return (
         f"{repeat.runs} runs of each would tell, if they scatter as they do"
         if repeat.runs != FIRST_REPEATS
@@ -222,10 +229,14 @@ def command(row: Row, runs: int) -> str:
     kept = [
         text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep.", "experiment="))
     ]
-    seeds = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
-    first = max(seeds, default=-1) + 1
-    words = shlex.join(kept)
-    return f"{words} seed={','.join(str(first + index) for index in range(runs))} -m".strip()
+    had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
+    first = max(had, default=-1) + 1
+    seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"
+    return shlex.join([*kept, f"seed={seeds}", "-m"])
+
+
+SPELT = 8
+"""Seeds that are spelt out in a command; of more, Hydra's range is shorter."""
 
 
 def table(decision: Decision) -> Table:
@@ -249,7 +260,7 @@ def table(decision: Decision) -> Table:
     for head in ("front", "best in", "runs"):
         drawn.add_column(head, justify="right")
     drawn.add_column("does not meet")
-    for setting in decision.settings[:SHOWN]:
+    for setting in shown_settings(decision):
         cells = [amount(setting.estimates.get(name), scales[name][0], share=asked[name].share) for name in shown]
         best = "-" if setting.probability is None else chance(setting.probability)
         label = f"[bold]{_plain(setting.label)} *[/bold]" if setting is decision.chosen else _plain(setting.label)
@@ -259,7 +270,13 @@ def table(decision: Decision) -> Table:
 
 
 SHOWN = 40
-"""Settings in the table, the best first."""
+"""Settings in the table, the best first; what is chosen or on the Pareto front is there in any case."""
+
+
+def shown_settings(decision: Decision) -> list[Setting]:
+    """The rows of the table."""
+    named = {setting.label for setting in (*decision.front, *filter(None, (decision.chosen, decision.nearest)))}
+    return [setting for index, setting in enumerate(decision.settings) if index < SHOWN or setting.label in named]
 
 
 def _plain(text: str) -> str:

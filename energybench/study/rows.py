@@ -14,8 +14,10 @@ from energybench.study.quantities import Quantity, quantity
 from energybench.tracking import run_name
 from energybench.tracking.record import flatten
 
-UNSETTING = ("seed", "tracking", "sweep", "quality", "checkpoint")
+BESIDE = ("seed", "tracking", "sweep", "rerun", "quality", "checkpoint")
 """What of the configuration makes no other setting: it changes neither what is trained nor what is measured."""
+
+BESIDE_IN_MEASURE = ("lock", "watchdog_s")
 
 TOLD = ("device", "generation", "engine")
 """Tags that are factors too: what `auto` has found."""
@@ -111,7 +113,11 @@ def _setting(result: Result) -> str:
 
 
 def _of_setting(result: Result) -> dict[str, Any]:
-    return {key: value for key, value in result.config.items() if key not in UNSETTING}
+    kept = {key: value for key, value in result.config.items() if key not in BESIDE}
+    measure = kept.get("measure")
+    if isinstance(measure, Mapping):
+        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+    return kept
 
 
 def _told(result: Result) -> dict[str, str]:

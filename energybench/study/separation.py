@@ -44,7 +44,11 @@ def in_question(table: Sequence[Row], metric: Quantity, smaller_is_better: bool 
     ]
 
 
-def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = 1000) -> int | None:
+MOST_REPEATS = 100
+"""Two settings that need more to be told apart are alike for all that a user may want."""
+
+
+def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = MOST_REPEATS) -> int | None:
     """Runs that each of two settings needs to be told apart with 80 % power, if means and scatters stay as they are.
 
     Of normal quantiles with Student's correction, iterated (Chow, Shao & Wang, Sample Size Calculations in Clinical

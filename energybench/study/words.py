@@ -90,15 +90,20 @@ def _signed(share: float) -> str:
 def accuracy_moved(difference: Difference) -> str:
     """'the same accuracy within ±0.3 percentage points', or '0.8 percentage points less accurate (0.5 to 1.1)'."""
     value = difference.value * 100
-    said = f"{abs(value):.2g} percentage points {'more' if value > 0 else 'less'} accurate"
+    said = f"{_points(value)} percentage points {'more' if value > 0 else 'less'} accurate"
     if difference.low is None or difference.high is None:
         return f"{said} (single runs: no interval)" if value else "the same accuracy (single runs: no interval)"
     low, high = difference.low * 100, difference.high * 100
     if low <= 0 <= high:
         widest = max(abs(low), abs(high))
-        return f"the same accuracy within ±{widest:.2g} percentage points" if widest else "the same accuracy"
+        return f"the same accuracy within ±{_points(widest)} percentage points" if widest else "the same accuracy"
     first, second = sorted((abs(low), abs(high)))
-    return f"{said} ({first:.2g} to {second:.2g})"
+    return f"{said} ({_points(first)} to {_points(second)})"
+
+
+def _points(value: float) -> str:
+    """Two significant digits, and never an exponent."""
+    return percent(value / 100)
 
 
 def chance(probability: float) -> str:

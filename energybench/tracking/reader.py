@@ -11,9 +11,9 @@ from typing import Any
 from energybench.errors import TrackingError
 from energybench.run.result import Failure, Result
 from energybench.tracking import record
-from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SWEEP_TAG
-from energybench.tracking.recorded import DatabaseRuns, Recorded, Runs, ServerRuns
-from energybench.tracking.store import available, is_database, redact, sqlite_path, tracking_errors
+from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
+from energybench.tracking.recorded import Recorded, Runs, open_runs
+from energybench.tracking.store import available, redact, sqlite_path, tracking_errors
 
 
 class MlflowReader:
@@ -35,7 +35,7 @@ class MlflowReader:
         if not state.ok:
             raise TrackingError(f"tracking: {state}")
         with tracking_errors(uri, "open the store"):
-            self._runs: Runs = DatabaseRuns(uri) if is_database(uri) else ServerRuns(uri)
+            self._runs: Runs = open_runs(uri)
             self.experiments = self._runs.experiments()
 
     def find(self, name: str) -> list[Result]:
@@ -68,10 +68,10 @@ class MlflowReader:
         return self._named([parent, *self._runs.tagged(PARENT_TAG, parent.run_id)])
 
     def _named(self, runs: Sequence[Recorded]) -> list[Result]:
-        """The runs of ours as results, each with its sweep's id and name."""
+        """The runs of ours as results, each with its sweep's id and name; not those whose cell was run again."""
         tags: dict[str, Mapping[str, str]] = {run.run_id: run.tags for run in runs if SWEEP_TAG in run.tags}
         results = []
-        for run in (run for run in runs if RUN_TAG in run.tags):
+        for run in (run for run in runs if RUN_TAG in run.tags and SUPERSEDED_TAG not in run.tags):
             above = run.tags.get(PARENT_TAG, "")
             if above and above not in tags:
                 parent = self._runs.one(above)

@@ -54,6 +54,15 @@ class Runs(Protocol):
         """The runs of an experiment, the earliest first."""
 
 
+def open_runs(uri: str) -> Runs:
+    """The quickest way to the runs of a store."""
+    return DatabaseRuns(uri) if uri.partition(":")[0].partition("+")[0] in DIRECT else ServerRuns(uri)
+
+
+DIRECT = ("sqlite", "postgresql")
+"""Databases that are read without MLflow's client; others quote names in other ways."""
+
+
 class ServerRuns:
     """Through MLflow's client, a page at a time: what every store offers."""
 
@@ -112,9 +121,9 @@ def _recorded(run: Any) -> Recorded:
 
 
 class DatabaseRuns:
-    """Straight from the database's tables, read only: for many runs some thirty times as fast as MLflow's client.
+    """Straight from the database's tables, read only: MLflow's client takes a minute for what is read here in seconds.
 
-    The tables are MLflow's own since 1.2; where one or a column is missing, SQLAlchemy's error says so.
+    The tables and columns are those that MLflow has had since 1.2; where one is missing, the error says which.
     """
 
     def __init__(self, uri: str) -> None:
@@ -163,5 +172,7 @@ class DatabaseRuns:
 
     def _rows(self, query: str, **values: Any) -> Iterable[Any]:
         with self._engine.connect() as connection:
-            for part in connection.execute(self._text(query), values).partitions(_PAGE):
+            # The driver's own tuples: SQLAlchemy's rows double the time of a million of them.
+            cursor = connection.execute(self._text(query), values).cursor
+            while part := cursor.fetchmany(_PAGE):
                 yield from part

@@ -72,11 +72,6 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def is_database(uri: str) -> bool:
-    """Whether `uri` is the address of an SQL database, as SQLAlchemy writes them."""
-    return uri.partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
-
-
 def artifact_folder(uri: str) -> Path | None:
     """Where the artifacts of a local SQLite store lie: beside the database; None where the store decides itself."""
     database = sqlite_path(uri)
