@@ -28,7 +28,7 @@ from yaml import YAMLError
 
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
-from energybench.order import SWEEPER, install_sweeper
+from energybench.order import SEARCHER, SWEEPER, install_sweepers
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 NOT_OF_A_CELL = ("hydra.", "rerun=", "sweep.code=", "sweep.dry_run=")
 """Overrides that say what is to be done with cells, and nothing in one of them."""
 
+PLAIN_NUMBER = re.compile(r"(batch|seed)=(0|[1-9][0-9]*)")
+"""Overrides that decide nothing but their own value, which interpolations follow."""
+
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+OmegaConf.register_new_resolver("named_or", lambda name, other: name or other, replace=True)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 def extend_search_path(registry: Registry) -> None:
     """Lets Hydra find the YAML files that plugins bring, and our sweeper."""
-    install_sweeper()
+    install_sweepers()
     paths = list(registry.config_paths)
 
     class PluginConfigs(SearchPathPlugin):
@@ -138,12 +144,12 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         written = [GridCell(list(arguments.overrides))]
         if multirun and known:
             written = _expand(arguments.overrides, base, registry)
-        elif multirun:  # this sweeper chooses its cells as it goes: what they have in common is validated
-            written = [GridCell([text for text in arguments.overrides if not _is_sweep(text)])]
-        cells = []
+        elif multirun:
+            written = [GridCell(_example(arguments.overrides, base))]
+        cells, composer = [], _Composer(arguments, registry)
         for one in written:
             with naming_cell(one.overrides if len(written) > 1 else ()):
-                cells.append(_cell(arguments, one, registry))
+                cells.append(_cell(composer, one, registry))
     return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
 
 
@@ -154,10 +160,10 @@ def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
         raise translate(error, registry) from error
 
 
-def _cell(arguments: argparse.Namespace, written: GridCell, registry: Registry) -> Cell:
+def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
     from energybench.config import resolve
 
-    experiment = resolve(_compose(arguments, written.overrides, registry), registry)
+    experiment = resolve(composer.compose(written.overrides), registry)
     kept = (override for override in written.overrides if not override.startswith(NOT_OF_A_CELL))
     return Cell(tuple(kept), experiment, written.implied)
 
@@ -194,6 +200,26 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
         raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
 
+class _Composer:
+    """Composes the cells of a command: once for all that differ in plain numbers alone, as composing takes its time."""
+
+    def __init__(self, arguments: argparse.Namespace, registry: Registry) -> None:
+        self._arguments = arguments
+        self._registry = registry
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one cell. It holds until the next is asked for."""
+        numbers = dict(text.split("=") for text in overrides if PLAIN_NUMBER.fullmatch(text))
+        others = tuple(text for text in overrides if not PLAIN_NUMBER.fullmatch(text))
+        key = (*others, *numbers)
+        if key not in self._composed:
+            self._composed[key] = _compose(self._arguments, overrides, self._registry)
+        for name, value in numbers.items():
+            OmegaConf.update(self._composed[key], name, int(value))
+        return self._composed[key]
+
+
 def _is_sweep(text: str) -> bool:
     try:
         return bool(OverridesParser.create().parse_override(text).is_sweep_override())
@@ -206,8 +232,35 @@ def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> l
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: an interval is no list; a search takes one, hydra/sweeper=optuna"
+            )
     over_devices = OmegaConf.select(base, "sweep.devices") is not None
     return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
+
+
+def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
+    """What is validated where the sweeper chooses its cells as it goes: of ours one, of others what all have in common.
+
+    Raises:
+        ConfigError: our search cannot be made of this.
+    """
+    if base.hydra.sweeper.get("_target_") != SEARCHER:
+        return [text for text in overrides if not _is_sweep(text)]
+    from energybench.study.limits import check_limits
+    from energybench.study.search import check_search
+    from energybench.study.space import Space
+
+    options = base.hydra.sweeper
+    limits, params = options.get("limits"), options.get("params")
+    check_search(options.get("objectives"), options.get("trials"))
+    check_limits({} if limits is None else limits)
+    space = Space.read({} if params is None else params, overrides)
+    if not space.swept:
+        raise ConfigError("hydra/sweeper=optuna: nothing to choose from; write key=a,b or key=interval(1,2)")
+    return space.example()
 
 
 def _gpus(registry: Registry) -> Sequence[Device]:
@@ -217,15 +270,21 @@ def _gpus(registry: Registry) -> Sequence[Device]:
 
 
 def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
-    """Raises ConfigError where `sweep.shuffle` would be passed over."""
+    """Raises ConfigError where `sweep.shuffle` or `sweep.devices` would be passed over."""
     for text in overrides:
         if text.startswith(("sweep.", "rerun=")) and _is_sweep(text):
             raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
+    if base.hydra.sweeper.get("_target_") == SWEEPER:
+        return
     shuffle = OmegaConf.select(base, "sweep.shuffle")
-    if shuffle is not None and base.hydra.sweeper.get("_target_") != SWEEPER:
+    if shuffle is not None:
         raise ConfigError(
             f"sweep.shuffle={shuffle}: this sweeper orders its cells itself; use hydra/sweeper=ordered, "
             "or sweep.shuffle=null"
+        )
+    if OmegaConf.select(base, "sweep.devices") is not None:
+        raise ConfigError(
+            "sweep.devices: this sweeper chooses its cells itself; use hydra/sweeper=ordered, or name gpu and gpu.count"
         )
 
 

@@ -264,7 +264,7 @@ class SweepOptions:
     """How the cells of a sweep are chosen, ordered and found again (docs/study.md).
 
     Attributes:
-        name: what the sweep is called; null: after what varies in it.
+        name: what the sweep is called, and its folder below runs/; null: after what varies in it, and the time.
         devices: all: the grid also runs over every generation of GPU here, each from one card to all of them, or what
             `gpu` and `gpu.count` leave of that; null: `gpu` and `gpu.count` say it.
         shuffle: a seed by which the cells are shuffled; null: as written.

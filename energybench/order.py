@@ -17,6 +17,9 @@ SWEEPER = "hydra_plugins.energybench_sweeper.OrderedSweeper"
 """Our sweeper, as Hydra's configuration names it."""
 
 
+SEARCHER = "hydra_plugins.energybench_sweeper.search.OptunaSweeper"
+"""The one that searches."""
+
 T = TypeVar("T")
 
 
@@ -45,13 +48,15 @@ def ordered(
     return made
 
 
-def install_sweeper() -> None:
-    """Makes our sweeper known to Hydra, which does not find one in an editable installation by itself.
+def install_sweepers() -> None:
+    """Makes our sweepers known to Hydra, which does not find one in an editable installation by itself.
 
     Hydra executes the modules of its own plugins anew when it looks for plugins first: a class derived from one before
     that would have another base than Hydra's.
     """
     plugins = Plugins.instance()
     from hydra_plugins.energybench_sweeper import OrderedSweeper
+    from hydra_plugins.energybench_sweeper.search import OptunaSweeper
 
     plugins.register(OrderedSweeper)
+    plugins.register(OptunaSweeper)

@@ -33,6 +33,7 @@ from energybench.errors import (
     EnergybenchError,
     TrackingError,
 )
+from energybench.order import SEARCHER
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute, failed, internal, new_id
 from energybench.run.preflight import Machine, Plan, prepare
@@ -40,6 +41,7 @@ from energybench.run.result import RESULT_FILE, Failure, Result
 from energybench.study.collect import Collected
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
+from energybench.study.limits import PRUNED, LimitedView, asked, infeasible
 from energybench.study.listing import cells_table
 from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
 from energybench.study.report import page_of_sweep
@@ -61,6 +63,10 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     command, plans, left_out = _planned(command, Machine(registry))
     options = command.cells[0].experiment
     if options.sweep.dry_run:
+        if not command.known:
+            raise ConfigError(
+                "sweep.dry_run: this sweeper chooses its cells as it goes, so there are none to be listed"
+            )
         _dry_run(command, plans, left_out)
         return EXIT_DONE
     _require_tracking(options.tracking)
@@ -131,8 +137,8 @@ def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], lef
 def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int:
     if interrupted or any(result.status == "interrupted" for result in results):
         return EXIT_INTERRUPTED
-    missing = len(results) < wanted
-    return EXIT_FAILED if missing or any(result.status != "finished" for result in results) else EXIT_DONE
+    failed = [result for result in results if result.failure is not None and result.failure.kind not in PRUNED]
+    return EXIT_FAILED if failed or len(results) < wanted else EXIT_DONE
 
 
 def _require_tracking(options: Tracking) -> None:
@@ -281,7 +287,8 @@ def job(config: DictConfig, progress: Progress | None = None) -> None:
     number = int(hydra.job.num) if sweep is not None else 0
     place, out = _place(config, sweep, progress), console()
     label = place.name if sweep is None else f"{progress.label(number) if progress else number}: {place.name}"
-    result = _run_cell(config, place, sweep, number, RunView(out, label, progress))
+    limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
+    result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits)
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if progress is not None:
         progress.ended(number, result)
@@ -291,8 +298,17 @@ def job(config: DictConfig, progress: Progress | None = None) -> None:
         raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
 
 
-def _run_cell(config: DictConfig, place: Place, sweep: Sweep | None, number: int, view: RunView) -> Result:
-    cell = sweep.keys[number] if sweep is not None and number < len(sweep.keys) else None
+def _run_cell(
+    config: DictConfig,
+    place: Place,
+    sweep: Sweep | None,
+    number: int,
+    view: RunView,
+    limits: Mapping[str, float] | None,
+) -> Result:
+    """Runs it, unless it cannot be; `limits` are those of a search, which does not try what it knows to be in vain."""
+    keys = sweep.keys if sweep is not None else ()
+    cell = keys[number] if number < len(keys) else str(number)
     try:
         registry = Registry()
         experiment = resolve(config, registry)
@@ -302,10 +318,15 @@ def _run_cell(config: DictConfig, place: Place, sweep: Sweep | None, number: int
         result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
         _record_refusal(config, place, result, sweep, cell)
         return result
+    if limits is not None and (vain := infeasible(plan)):
+        result = failed(place, _plain(config), vain)
+        _record_refusal(config, place, result, sweep, cell)
+        return result
     run_id = new_id()
     recorder = Recorder(experiment.tracking, place, run_id, sweep, cell)
     with view:
-        result = execute(plan, replace(place, tracking=recorder.where), view, run_id)
+        watched = LimitedView(view, limits) if limits else view
+        result = execute(plan, replace(place, tracking=recorder.where), watched, run_id)
     recorder.finish(result)
     return result
 

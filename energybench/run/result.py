@@ -97,7 +97,7 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", ...
+            "quality", "config", "infeasible", "limit", ...
         message: one line for the user: what happened and what to do.
     """
 

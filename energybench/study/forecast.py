@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
@@ -61,7 +62,8 @@ class Forecaster:
     def add(self, result: Result) -> None:
         """One more run; one that has not come to its end tells nothing."""
         if result.status == "finished":
-            self._runs.append(_kept(result))
+            with suppress(KeyError, TypeError, ValueError):  # another program's, or another release's
+                self._runs.append(_kept(result))
 
     def of(self, plan: Plan) -> Forecast | None:
         """What a plan will take; None where nothing tells it.
