@@ -189,13 +189,13 @@ def _sources(name: str, about: str, nargs: str, default: list[str]) -> argparse.
     said = "result.json, a folder of them, or of the tracking store a run's id, a sweep's name or id, an experiment"
     parser.add_argument("sources", nargs=nargs, default=default, metavar="SOURCE", help=said)
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
-    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     return parser
 
 
 def _recommend(argv: list[str]) -> int:
     """Which setting to train with: the least energy that meets what you ask, how sure that is, and what to repeat."""
     parser = _sources("recommend", _recommend.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.add_argument("--min-accuracy", metavar="SHARE", help="top-1 accuracy that it must reach: 97%% or 0.97")
     parser.add_argument("--max-slowdown", metavar="SHARE", help="against the fastest that reaches it: 10%% or 0.1")
     parser.add_argument("--max-energy", metavar="J", help="what it may take, for what --per says: 12.5, 3kJ, 0.2kWh")
@@ -224,10 +224,22 @@ def _compare(argv: list[str]) -> int:
     )
     parser.add_argument("--sure", action="store_true", help="only where the whole 95 %% interval is beyond it")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     given = parser.parse_args(argv)
     from energybench.study import commands
 
     return commands.compare(given)
+
+
+def _report(argv: list[str]) -> int:
+    """A page on a study that needs no network and no other file, and its tables and figures for a paper."""
+    parser = _sources("report", _report.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--out", default="report", metavar="FOLDER", help="where it is written (report)")
+    parser.add_argument("--title", default="", help="heading of the page (the name of the sweep)")
+    given = parser.parse_args(argv)
+    from energybench.study import commands
+
+    return commands.report(given)
 
 
 def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argparse.Namespace:
@@ -235,9 +247,9 @@ def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argpa
     parser = _parser(name, about)
     if paths:
         parser.add_argument("paths", nargs="*", default=["runs"], help="result.json files, or folders of them (runs)")
-        parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     else:
         parser.add_argument("--port", type=int, default=5000, help="port on the loopback address (5000)")
+    parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
     return parser.parse_args(argv)
 
@@ -262,7 +274,7 @@ def _ui(argv: list[str]) -> int:
     given = _store("ui", _ui.__doc__ or "", argv)
     from energybench import tracking
 
-    tracking.ui(tracking.resolve_uri(given), port=given.port)
+    tracking.ui(tracking.resolve_uri(given), port=given.port, experiment=given.experiment)
     return EXIT_DONE
 
 
@@ -273,6 +285,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "measure": _measure,
     "plugins": _plugins,
     "recommend": _recommend,
+    "report": _report,
     "sync": _sync,
     "ui": _ui,
 }

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from omegaconf import DictConfig
 
@@ -34,11 +35,13 @@ from energybench.registry import Registry
 from energybench.run.execute import new_id
 from energybench.run.preflight import Machine, Plan, prepare
 from energybench.run.result import RESULT_FILE, Result
+from energybench.study.collect import Collected
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
 from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
 from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.report import page_of_sweep
 from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
 
@@ -113,14 +116,18 @@ def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], lef
     finally:
         numbers = {str(task.number) for task in tasks}
         found = [
-            (path.parent.name, result)
+            (path.parent, result)
             for path in command.directory.rglob(RESULT_FILE)
             for result in _results([path])
             if result.sweep_id == sweep.sweep_id
         ]
-        _end(sweep, command, [result for _, result in found])
-        results = _in_order(result for name, result in found if name in numbers or not command.known)
+        results = _in_order(result for folder, result in found if folder.name in numbers or not command.known)
         _show(results, command)
+        ended = _in_order(result for _, result in found)
+        page = page_of_sweep(
+            Collected(tuple(ended), (), {run.run_id: folder for folder, run in found}), command.directory
+        )
+        _end(sweep, command, ended, [page] if page else [])
     return _exit_code(results, interrupted, len(command.cells) if command.known else 0)
 
 
@@ -206,11 +213,11 @@ def _sweep_name(command: Command) -> str:
     return " ".join([",".join(models), *varying])
 
 
-def _end(sweep: Sweep, command: Command, results: Sequence[Result]) -> None:
+def _end(sweep: Sweep, command: Command, results: Sequence[Result], artifacts: Sequence[Path]) -> None:
     if sweep.tracking_run_id is not None:
         with never_in_the_way(command.directory):
             tracker = connected(command.cells[0].experiment.tracking)
-            tracker.end_sweep(sweep.tracking_run_id, [result.status for result in results])
+            tracker.end_sweep(sweep.tracking_run_id, [result.status for result in results], artifacts)
 
 
 def _results(paths: Iterable[Path]) -> list[Result]:
@@ -239,7 +246,9 @@ def _show(results: Sequence[Result], command: Command) -> None:
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
         store = f" --uri {options.uri}" if options.uri and tracking.redact(options.uri) == options.uri else ""
-        out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
+        named = f" --experiment {quote(options.experiment)}" if options.experiment != Tracking().experiment else ""
+        command_line = f"{_python()} -m energybench ui{store}{named}"
+        out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)
 
 
 def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> None:

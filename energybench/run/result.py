@@ -16,6 +16,8 @@ RESULT_FILE = "result.json"
 TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
 PLOT_FILE = "power.png"
+REPORT_FILE = "report.html"
+"""Of a sweep, in its folder."""
 
 OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err", "rendezvous")
 """Patterns of what a run leaves in its folder beside result.json; a checkpoint is the next run's too."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from energybench.run.result import RESULT_FILE, Result, Status
-from energybench.tracking import record
+from energybench.tracking import record, view
 from energybench.tracking.folder import locked, staged, sweep_folder
 from energybench.tracking.record import CELL_TAG, COMPLETE_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
 from energybench.tracking.store import artifact_location, load, redact, tracking_errors
@@ -161,13 +161,13 @@ class MlflowTracker:
             self._log(self._client.get_run(parent), {**counts, COMPLETE_TAG: "true"}, {}, [])
             self._client.set_terminated(parent, _sweep_status(reached))
 
-    def close_sweep(self, sweep_id: str, statuses: Iterable[Status]) -> None:
+    def close_sweep(self, sweep_id: str, statuses: Iterable[Status], artifacts: Iterable[Path] = ()) -> None:
         """Ends the parent run of a sweep whose process could not; does nothing if it is ended or not there."""
         with tracking_errors(self.uri, "end the sweep"):
             parent = self._find(SWEEP_TAG, sweep_id)
             if parent is None or self._client.get_run(parent).data.tags.get(COMPLETE_TAG) == "true":
                 return
-        self.end_sweep(parent, statuses)
+        self.end_sweep(parent, statuses, artifacts)
 
     def where(self, mlflow_run_id: str) -> dict[str, str]:
         """The value of `Result.tracking` for a run recorded here; without credentials."""
@@ -184,7 +184,14 @@ class MlflowTracker:
                 f"it is deleted; run 'mlflow experiments restore -x {found.experiment_id}', "
                 "or set tracking.experiment to another name"
             )
+        self._give_view(found)
         return str(found.experiment_id)
+
+    def _give_view(self, experiment: Any) -> None:
+        """Lets MLflow's page show runs side by side; of an experiment that others write to as well, adds no more."""
+        for name, value in view.experiment_tags().items():
+            if experiment.tags.get(name) is None or (name == view.TAG and experiment.tags[name] != value):
+                self._client.set_experiment_tag(experiment.experiment_id, name, value)
 
     def _create_experiment(self) -> Any:
         location = artifact_location(self.uri, self.experiment)
