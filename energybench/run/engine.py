@@ -57,7 +57,8 @@ class Evaluation:
 class Trainer(Protocol):
     """A network on its devices, ready to train. Work is asynchronous until `synchronize`.
 
-    Of several workers each is given the same batches and trains on its own part of them; what `take_loss` and
+    Of several workers each is given the same batches and trains on its own part of them, or, where the data set is
+    `energybench.dataset.Adapting`, its own part alone (`Batch.whole` says so); what `take_loss` and
     `evaluate` tell is that of all, the same on each.
     """
 
@@ -114,6 +115,17 @@ class Preparing(Protocol):
 
         Each is called with as many training batches as it cares to take, and one validation batch or none. Weights,
         optimiser and random state end as they began.
+        """
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A trainer that knows how long its devices waited for data."""
+
+    def input_wait_s(self) -> float:
+        """Seconds since `begin_epoch` in which the devices had nothing to do and the next batch was not there yet.
+
+        Called when the devices have done all that was enqueued.
         """
 
 

@@ -110,7 +110,9 @@ class EncodedImages:
 
     def _start(self, split: Split, chosen: slice | NDArray[np.int64], epoch: int, number: int) -> _Coming:
         """Sends this consumer's part of a batch to the threads."""
-        indices = np.arange(chosen.start, min(chosen.stop, len(self._files[split]))) if isinstance(chosen, slice) else chosen
+        indices = (
+            np.arange(chosen.start, min(chosen.stop, len(self._files[split]))) if isinstance(chosen, slice) else chosen
+        )
         share = self._consumer.share(len(indices))
         mine = indices[share]
         drawn = None
@@ -119,7 +121,9 @@ class EncodedImages:
         pixels = np.empty((len(mine), *self._size, 3), np.uint8)
         good = np.ones(len(mine), bool)
         futures = [
-            self._threads().submit(self._decode, split, mine[rows], drawn[rows] if drawn else None, pixels[rows], good[rows])
+            self._threads().submit(
+                self._decode, split, mine[rows], drawn[rows] if drawn else None, pixels[rows], good[rows]
+            )
             for rows in (slice(start, start + CHUNK) for start in range(0, len(mine), CHUNK))
         ]
         return _Coming(split, mine, len(indices), pixels, good, futures)
@@ -155,9 +159,7 @@ class EncodedImages:
                 good[row] = False
                 self._failed(files.name(int(indices[row])), error)
 
-    def _boxes(
-        self, heights: NDArray[np.int64], widths: NDArray[np.int64], drawn: Draws | None
-    ) -> NDArray[np.int64]:
+    def _boxes(self, heights: NDArray[np.int64], widths: NDArray[np.int64], drawn: Draws | None) -> NDArray[np.int64]:
         if drawn is None:
             return self._centre.boxes(heights, widths, *self._size)
         return self._crop.boxes(heights, widths, drawn)

@@ -224,7 +224,9 @@ class Imagenet:
         for folder in folders.values():
             missing = sorted(set(names) - set(class_folders(folder)))
             if missing:
-                raise DataError(f"dataset {NAME!r}: {folder} lacks {len(missing)} of {len(names)} classes: {missing[0]}")
+                raise DataError(
+                    f"dataset {NAME!r}: {folder} lacks {len(missing)} of {len(names)} classes: {missing[0]}"
+                )
         return names
 
     @cached_property
