@@ -70,7 +70,7 @@ class Consumer:
     decodes: bool = False
 
     def share(self, size: int) -> slice:
-        """This worker's part of `size` samples; the parts are as equal as can be."""
+        """Its part of `size` samples; the parts are as equal as can be."""
         return slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
 
 
@@ -93,7 +93,11 @@ class Adapting(Protocol):
     """
 
     def adapt(self, consumer: Consumer) -> None:
-        """From now on yields that consumer's part of each batch alone, with `whole` set. Called once, after `open`."""
+        """From now on yields that consumer's part of each batch alone, with `whole` set where there are several.
+
+        Called once, after `open`. For a consumer that decodes it may yield `energybench.images.EncodedBatch`. Raises
+        DataError where what was asked for cannot be had from that consumer.
+        """
 
 
 @runtime_checkable

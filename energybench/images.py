@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,8 @@ class Normalisation:
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
-    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they are
-    asked for.
+    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they
+    are asked for.
 
     Args:
         pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
@@ -80,11 +80,61 @@ class PixelBatch(Batch):
                 object.__setattr__(self, name, value)
 
     @functools.cached_property
-    def images(self) -> NDArray[np.float32]:  # type: ignore[override]
+    def images(self) -> NDArray[np.float32]:
         """(N, C, H, W) float32, C-contiguous."""
         floats = np.empty(self.pixels.shape, np.float32)
         self.normalisation.apply(self.pixels, floats)
         return floats
+
+
+@dataclass(frozen=True)
+class View:
+    """What is to be seen of some images.
+
+    Attributes:
+        boxes: (N, 4) int64: top, left, height and width in pixels of the image.
+        flips: (N,) bool: whether it is mirrored.
+        size: height and width to which the box is brought, bilinearly.
+    """
+
+    boxes: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+    size: tuple[int, int]
+
+
+class EncodedBatch(Batch):
+    """A batch of files, which a device decodes (see `energybench.dataset.Consumer.decodes`).
+
+    Args:
+        files: of N images.
+        view: of them.
+        labels, whole: see Batch.
+        normalisation: of the decoded bytes.
+        decoded: the same batch decoded by the CPU, without what cannot be read.
+    """
+
+    files: Sequence[Any]
+    view: View
+    normalisation: Normalisation
+    decoded: Callable[[], PixelBatch]
+
+    def __init__(
+        self,
+        files: Sequence[Any],
+        view: View,
+        labels: NDArray[np.int64],
+        normalisation: Normalisation,
+        decoded: Callable[[], PixelBatch],
+        whole: int | None = None,
+    ) -> None:
+        for name, value in {**locals(), "key": None}.items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.float32]:
+        """(N, C, H, W) float32, decoded by the CPU."""
+        return self.decoded().images
 
 
 class ImageDataset:

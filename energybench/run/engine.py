@@ -130,6 +130,14 @@ class Waiting(Protocol):
 
 
 @runtime_checkable
+class Decoding(Protocol):
+    """A trainer whose `feed` may take `energybench.images.EncodedBatch`."""
+
+    def decodes(self) -> bool:
+        """Whether its device decodes JPEG files."""
+
+
+@runtime_checkable
 class Agreeing(Protocol):
     """A trainer of one worker among several, which must all do the same steps."""
 

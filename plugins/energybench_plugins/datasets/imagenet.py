@@ -145,7 +145,7 @@ class Imagenet:
             input_shape,
             Normalisation(tuple(options.mean), tuple(options.std)),
             seed,
-            Decoding(threads, options.ahead, options.on_corrupt == "skip"),
+            Decoding(threads, options.decode, options.ahead, options.on_corrupt == "skip"),
             RandomCrop((options.scale[0], options.scale[1]), (options.ratio[0], options.ratio[1]), options.flip),
             CentreCrop(options.centre),
         )

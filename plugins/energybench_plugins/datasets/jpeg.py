@@ -45,7 +45,7 @@ def decode(data: Buffer, least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
     """
     if bytes(data[:2]) != JPEG:
         return _any(data)
-    options = {"fastdct": True, "fastupsample": True, "min_height": least[0], "min_width": least[1]}
+    options: dict[str, object] = {"fastdct": True, "fastupsample": True, "min_height": least[0], "min_width": least[1]}
     try:
         return _jpeg(data, options, strict=True)
     except ValueError as error:
@@ -103,7 +103,7 @@ def view(data: Buffer, whole: tuple[int, int], box: Sequence[int], flip: bool, o
 
 
 def resized(data: Buffer, shorter: int | None, quality: int) -> bytes:
-    """The same image as a JPEG whose shorter side has at most `shorter` pixels; a JPEG that is no larger stays as it is.
+    """The same image as a JPEG whose shorter side has at most `shorter` pixels; a JPEG that is no larger stays so.
 
     Raises:
         DataError: it is no whole image.

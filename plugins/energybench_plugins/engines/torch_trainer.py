@@ -21,6 +21,7 @@ from energybench_plugins.engines.torch import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_blocks import build, named_tensors
 from energybench_plugins.engines.torch_check import require_classifier
 from energybench_plugins.engines.torch_compiled import Compiler
+from energybench_plugins.engines.torch_decode import Decoding, decoder
 from energybench_plugins.engines.torch_device import device_of, environment, layout_of, set_arithmetic
 from energybench_plugins.engines.torch_feed import Feed, Staged
 from energybench_plugins.engines.torch_flops import training_flops
@@ -44,7 +45,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer`, `Preparing` and `Waiting`."""
+    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Decoding`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -66,7 +67,9 @@ class TorchTrainer:
         self._loaded: Any = None
         self._step = self._made_step()
         self._validation = self._made_validation()
-        self._feed = Feed(self._layout, task.rank, task.world)
+        decode = decoder(self._device)
+        decoding = None if decode is None else Decoding(decode, self._device)
+        self._feed = Feed(self._layout, task.rank, task.world, decoding)
         self._pace = Pace(self._step.last)
         self._waits = Waits(self._device)
         self._steps = 0
@@ -125,6 +128,10 @@ class TorchTrainer:
     def feed(self, batches: Iterable[Batch]) -> Iterator[Staged]:
         """The share of this rank of each batch. The last batch of a pass may divide unevenly."""
         return self._waits.timed(self._feed(batches))
+
+    def decodes(self) -> bool:
+        """See Decoding."""
+        return self._feed.decoding is not None
 
     def input_wait_s(self) -> float:
         """See Waiting."""
