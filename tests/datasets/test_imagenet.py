@@ -68,7 +68,7 @@ def is_coloured(batch: Batch) -> bool:
     return bool(np.abs(means - np.array(COLOURS)[batch.labels]).max() < 3)
 
 
-@pytest.mark.parametrize("source", ["folders", "prepared", "records"])
+@pytest.mark.parametrize("source", ["folders", "prepared", pytest.param("records", marks=pytest.mark.gluon)])
 def test_each_source_gives_every_image_with_its_label(source: str, root: Path) -> None:
     make_source(source, root)
     plugin = Imagenet(ImagenetOptions(str(root), source=source, workers=2))
@@ -211,9 +211,11 @@ def test_it_is_found_below_energybench_data(folders: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "options",
-    [{"source": "tar"}, {"on_corrupt": "ask"}, {"decode": "tpu"}, {"workers": 0}, {"scale": [0.5]}, {"flip": 2.0}]
-    + [{"ratio": [2.0, 1.0]}, {"centre": 0.0}, {"mean": [0.5]}, {"std": [1.0, 1.0, 0.0]}, {"shorter_side": 0}]
-    + [{"quality": 0}, {"ahead": -1}],
+    [
+        *({"source": "tar"}, {"on_corrupt": "ask"}, {"decode": "tpu"}, {"workers": 0}, {"scale": [0.5]}, {"flip": 2.0}),
+        *({"ratio": [2.0, 1.0]}, {"centre": 0.0}, {"mean": [0.5]}, {"std": [1.0, 1.0, 0.0]}, {"shorter_side": 0}),
+        *({"quality": 0}, {"ahead": -1}),
+    ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"dataset\.{next(iter(options))}="):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from energybench.errors import DataError
 from energybench_plugins.datasets.recordio import MAGIC_BYTES, RecordFile
 
+pytestmark = pytest.mark.gluon
+
 words = st.lists(st.sampled_from([MAGIC_BYTES, b"\0\0\0\0", b"abcd", b"x", b""]), max_size=8).map(b"".join)
 
 
