@@ -174,7 +174,7 @@ def pack_records(root: Path) -> None:
 
 
 def rate(one: Pass, seconds: float) -> float:
-    """Images a second, from the first batch on: what is made before it stands against what is left undone at the end."""
+    """Images a second, from the first batch on: what is made before it stands against what is left at the end."""
     images, batches = 0, one()
     next(batches)
     began = time.perf_counter()

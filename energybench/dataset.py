@@ -62,12 +62,12 @@ class Consumer:
     Attributes:
         rank: number of this worker among `world`, each of which is given its own part of every batch.
         world: how many workers there are.
-        decodes: whether it decodes JPEG files on its device.
+        kinds: of batches that it knows beside Batch and PixelBatch: `energybench.images.EncodedBatch`, `HeldBatch`.
     """
 
     rank: int = 0
     world: int = 1
-    decodes: bool = False
+    kinds: tuple[type[Batch], ...] = ()
 
     def share(self, size: int) -> slice:
         """Its part of `size` samples; the parts are as equal as can be."""
@@ -95,8 +95,8 @@ class Adapting(Protocol):
     def adapt(self, consumer: Consumer) -> None:
         """From now on yields that consumer's part of each batch alone, with `whole` set where there are several.
 
-        Called once, after `open`. For a consumer that decodes it may yield `energybench.images.EncodedBatch`. Raises
-        DataError where what was asked for cannot be had from that consumer.
+        Called once, after `open` and before the first batch. Raises DataError where what was asked for takes a kind of
+        batch that the consumer does not know.
         """
 
 

@@ -130,11 +130,11 @@ class Waiting(Protocol):
 
 
 @runtime_checkable
-class Decoding(Protocol):
-    """A trainer whose `feed` may take `energybench.images.EncodedBatch`."""
+class Taking(Protocol):
+    """A trainer whose `feed` takes batches that leave more to the devices."""
 
-    def decodes(self) -> bool:
-        """Whether its device decodes JPEG files."""
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """Which: `energybench.images.EncodedBatch` where they decode JPEG files, `HeldBatch` where they keep images."""
 
 
 @runtime_checkable

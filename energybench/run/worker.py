@@ -27,7 +27,7 @@ from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Agreeing, Decoding, Preparing, Task, Trainer, Waiting
+from energybench.run.engine import Agreeing, Preparing, Taking, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
@@ -176,8 +176,8 @@ class Loop:
         dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
         if isinstance(dataset, Adapting):
-            decodes = isinstance(trainer, Decoding) and trainer.decodes()
-            dataset.adapt(Consumer(given.rank, given.world, decodes))
+            kinds = trainer.kinds() if isinstance(trainer, Taking) else ()
+            dataset.adapt(Consumer(given.rank, given.world, kinds))
         self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")

@@ -13,10 +13,10 @@ from fakes.prepare import prepared
 from energybench.config import ConfigError
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting
 from energybench.errors import DataError
-from energybench.images import EncodedBatch, PixelBatch
+from energybench.images import EncodedBatch, HeldBatch, PixelBatch
 from energybench.prepared import Preparable, Prepared
 from energybench_plugins.datasets import jpeg
-from energybench_plugins.datasets.imagenet import Imagenet, ImagenetOptions
+from energybench_plugins.datasets.imagenet import MEAN, STD, Imagenet, ImagenetOptions
 from energybench_plugins.datasets.views import CentreCrop, RandomCrop
 
 SHAPE = (3, 32, 48)
@@ -227,7 +227,7 @@ def test_a_consumer_that_decodes_is_given_files_and_views(damaged: Path) -> None
     assert isinstance(dataset, Adapting)
     with pytest.raises(DataError, match="engine=torch"):
         dataset.adapt(Consumer())
-    dataset.adapt(Consumer(decodes=True))
+    dataset.adapt(Consumer(kinds=(EncodedBatch,)))
     for batch, decoded in zip(passes(dataset), alone, strict=True):
         assert np.array_equal(batch.images, decoded.images)
     assert any(isinstance(batch, EncodedBatch) for batch in passes(opened_for_device(damaged)))
@@ -238,13 +238,29 @@ def opened_for_device(root: Path) -> Dataset:
         shutil.rmtree(root / "train" / name)
     dataset = opened(root.parent / "imagenet", decode="gpu", classes=one_class(root))
     assert isinstance(dataset, Adapting)
-    dataset.adapt(Consumer(decodes=True))
+    dataset.adapt(Consumer(kinds=(EncodedBatch,)))
     return dataset
 
 
 def one_class(root: Path) -> str:
     (root / "one.txt").write_text("n03\n")
     return str(root / "one.txt")
+
+
+def test_held_images_are_decoded_once_and_views_are_cut_from_them(damaged: Path) -> None:
+    dataset = opened(damaged, resident=True)
+    assert isinstance(dataset, Adapting) and isinstance(dataset, Reporting)
+    with pytest.raises(DataError, match="keeps no images"):
+        dataset.adapt(Consumer())
+    dataset.adapt(Consumer(kinds=(HeldBatch,)))
+    assert len(dataset.unreadable()) == 3
+    train, validation = passes(dataset, batch=7), passes(dataset, "validation", batch=5)
+    assert [len(batch.labels) for batch in train] == [7, 7, 7] and labels(validation) == [0, 0, 1, 1, 2]
+    assert len({batch.held for batch in train if isinstance(batch, HeldBatch)}) == 1
+    for batch in [*train, *validation]:
+        means = (batch.images * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]).mean((2, 3)) * 255
+        assert batch.images.shape[1:] == SHAPE
+        assert np.abs(means - np.array(COLOURS)[batch.labels]).max() < 3
 
 
 class TestViews:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.arrays import selections
 from energybench.dataset import Batch, Consumer, Split
 from energybench.errors import DataError, reason
-from energybench.images import EncodedBatch, Normalisation, PixelBatch, View
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch, View
 from energybench_plugins.datasets import jpeg
 from energybench_plugins.datasets.image_files import ImageFiles
 from energybench_plugins.datasets.views import CentreCrop, Draws, RandomCrop
@@ -36,12 +37,14 @@ class Decoding:
         threads: that read and decode.
         where: cpu | gpu | auto: on a device that can, where there are fewer than FEW_THREADS for it.
         ahead: batches that are decoded before they are asked for.
+        resident: whether the images are decoded once, to the size from which views are cut, and kept on the devices.
         skip: whether an image that cannot be read is left out; False: it is an error.
     """
 
     threads: int
     where: str = "cpu"
     ahead: int = 2
+    resident: bool = False
     skip: bool = True
 
 
@@ -84,18 +87,22 @@ class EncodedImages:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._keeps_files = False
+        self._held: dict[Split, tuple[Held, NDArray[np.int64]]] = {}
         jpeg.one_thread_each()
 
     def adapt(self, consumer: Consumer) -> None:
         """See Adapting. Workers of one machine share its processors."""
         self._consumer = consumer
-        if self._decoding.where == "gpu" and not consumer.decodes:
+        if self._decoding.resident:
+            self._hold(consumer)
+        decodes = EncodedBatch in consumer.kinds
+        if self._decoding.where == "gpu" and not decodes:
             raise DataError(
                 "dataset.decode=gpu: it takes engine=torch on a GPU, with a torchvision that has nvJPEG; use decode=cpu"
             )
         few = self._decoding.threads // consumer.world < FEW_THREADS
         where = self._decoding.where
-        self._keeps_files = consumer.decodes and (where == "gpu" or (where == "auto" and few))
+        self._keeps_files = decodes and (where == "gpu" or (where == "auto" and few))
 
     def unreadable(self) -> Mapping[str, str]:
         """See Reporting."""
@@ -104,6 +111,9 @@ class EncodedImages:
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See Dataset."""
+        if split in self._held:
+            yield from self._from_held(split, batch, epoch)
+            return
         waiting: deque[_Coming] = deque()
         try:
             for number, chosen in enumerate(selections(len(self._files[split]), split, batch, self._seed, epoch)):
@@ -116,6 +126,52 @@ class EncodedImages:
             for coming in waiting:
                 coming.cancel()
 
+    def _hold(self, consumer: Consumer) -> None:
+        """Decodes every image once: its middle, of the network's shape, as large as an image that `prepare` shrinks."""
+        if HeldBatch not in consumer.kinds:
+            raise DataError(
+                "dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon"
+            )
+        size = (round(self._size[0] / self._centre.share), round(self._size[1] / self._centre.share))
+        needed = sum(len(files) for files in self._files.values()) * size[0] * size[1] * 3
+        room = psutil.virtual_memory().available
+        if needed > room:
+            raise DataError(
+                f"dataset.resident=true: the images take {needed / 1e9:,.1f} GB and {room / 1e9:,.1f} GB of memory are "
+                "free; use fewer (dataset.classes), or resident=false"
+            )
+        for split, files in self._files.items():
+            whole = _Coming(split, np.arange(len(files)), len(files), None)
+            whole = replace(whole, pixels=np.empty((len(files), *size, 3), np.uint8), good=np.ones(len(files), bool))
+            for future in self._sent(whole, self._decode).futures:
+                future.result()
+            if not whole.good.any():
+                raise DataError(
+                    f"not one image of the {split} split can be read; see unreadable.tsv in the run's folder"
+                )
+            kept = np.flatnonzero(whole.good)
+            pixels = whole.pixels if len(kept) == len(files) else whole.pixels[kept]
+            self._held[split] = (Held(pixels), files.labels[kept])
+
+    def _from_held(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
+        held, labels = self._held[split]
+        tall, wide = held.pixels.shape[1:3]
+        for number, chosen in enumerate(selections(len(labels), split, batch, self._seed, epoch)):
+            indices = np.arange(len(labels))[chosen]
+            share = self._consumer.share(len(indices))
+            heights, widths = np.full(len(indices), tall), np.full(len(indices), wide)
+            drawn = self._drawn(split, len(indices), epoch, number)
+            boxes = self._boxes(heights, widths, drawn)
+            flips = np.zeros(len(indices), bool) if drawn is None else drawn.flips
+            view = View(boxes[share], flips[share], self._size)
+            whole = len(indices) if self._consumer.world > 1 else None
+            mine = indices[share]
+            yield HeldBatch(held, mine, view, labels[mine], self._normalisation, whole)
+
+    def _drawn(self, split: Split, count: int, epoch: int, number: int) -> Draws | None:
+        """For a whole batch; nothing for validation."""
+        return self._crop.draw(count, np.random.default_rng([self._seed, epoch, number])) if split == "train" else None
+
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
             count = max(self._decoding.threads // self._consumer.world, 1)
@@ -127,10 +183,9 @@ class EncodedImages:
         total = len(self._files[split])
         indices = np.arange(chosen.start, min(chosen.stop, total)) if isinstance(chosen, slice) else chosen
         share = self._consumer.share(len(indices))
-        drawn = None
-        if split == "train":
-            drawn = self._crop.draw(len(indices), np.random.default_rng([self._seed, epoch, number]))[share]
-        coming = _Coming(split, indices[share], len(indices), drawn)
+        drawn = self._drawn(split, len(indices), epoch, number)
+        mine = None if drawn is None else drawn[share]
+        coming = _Coming(split, indices[share], len(indices), mine)
         return self._sent(coming, self._read) if self._keeps_files else self._decoding_of(coming)
 
     def _decoding_of(self, coming: _Coming) -> _Coming:
@@ -173,7 +228,12 @@ class EncodedImages:
         heights, widths = np.array(sizes, np.int64).T
         drawn = None if coming.drawn is None else coming.drawn[rows]
         flips = np.zeros(len(indices), bool) if drawn is None else drawn.flips
-        return _Read(encoded, sizes, self._boxes(heights, widths, drawn), flips, good)
+        if drawn is None and len(coming.pixels):
+            whole = CentreCrop(1.0) if self._decoding.resident else self._centre
+            boxes = whole.boxes(heights, widths, *coming.pixels.shape[1:3])
+        else:
+            boxes = self._boxes(heights, widths, drawn)
+        return _Read(encoded, sizes, boxes, flips, good)
 
     def _boxes(self, heights: NDArray[np.int64], widths: NDArray[np.int64], drawn: Draws | None) -> NDArray[np.int64]:
         if drawn is None:

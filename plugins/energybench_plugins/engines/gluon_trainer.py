@@ -17,7 +17,7 @@ from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
-from energybench.images import Normalisation, PixelBatch
+from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.gluon import ENGINE, GluonOptions
@@ -33,6 +33,9 @@ amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not impor
 
 STEPS_IN_FLIGHT = 4
 """Steps, up to twice so many, that the host may be ahead: it keeps the devices busy and still tells true progress."""
+
+LARGEST = 2**31
+"""Elements from which on MXNet's usual build cannot address an array."""
 
 INITIALIZERS = {"he": mx.init.Xavier("gaussian", "in", 2), "xavier": mx.init.Xavier("uniform", "avg", 3)}
 
@@ -55,7 +58,7 @@ class SmoothedLoss(mx.gluon.HybridBlock):  # type: ignore[misc]
 
 
 class GluonTrainer:
-    """See `energybench.run.engine.Trainer` and `Waiting`."""
+    """See `energybench.run.engine.Trainer`, `Waiting` and `Taking`."""
 
     def __init__(self, task: Task, options: GluonOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -80,6 +83,7 @@ class GluonTrainer:
         self._finished: Any = None
         self._reset_loss()
         self._waits = Waits(self._wait_for_update)
+        self._held: dict[tuple[Held, Any], Any] = {}
         self._affines: dict[tuple[Normalisation, Any], tuple[Any, Any]] = {}
         self._mixing = np.random.default_rng(task.experiment.seed)
 
@@ -150,24 +154,48 @@ class GluonTrainer:
 
     def _images(self, context: Any, batch: Batch, rows: slice) -> Any:
         """Bytes are normalised where they have gone."""
-        if isinstance(batch, PixelBatch):
+        if isinstance(batch, HeldBatch):
+            moved = self._cut(context, batch, rows)
+        elif isinstance(batch, PixelBatch):
             moved = self._normalised(context, batch.pixels[rows], batch.normalisation)
         else:
             moved = _to(context, batch.images[rows])
         return moved.astype("float16") if self._half else moved
 
     def _normalised(self, context: Any, pixels: NDArray[np.uint8], normalisation: Normalisation) -> Any:
-        known = self._affines.get((normalisation, context))
-        if known is None:
-            scale, shift = (_to(context, part[None]) for part in normalisation.affine())
-            known = self._affines[normalisation, context] = (scale, shift)
-        scale, shift = known
+        scale, shift = self._affine(context, normalisation)
         last = pixels.transpose(0, 2, 3, 1)
         if pixels.flags.c_contiguous or not last.flags.c_contiguous:
             moved = _to(context, pixels).astype("float32")
         else:  # as decoders give them: one copy, and the device brings the axes into order
             moved = _to(context, last).astype("float32").transpose((0, 3, 1, 2))
         return moved * scale + shift
+
+    def _cut(self, context: Any, batch: HeldBatch, rows: slice) -> Any:
+        """Out of the images that were brought to the device with the first batch."""
+        held = self._held.get((batch.held, context))
+        if held is None:
+            if batch.held.pixels.size >= LARGEST:
+                raise DataError("dataset.resident=true: MXNet's arrays have fewer than 2^31 elements; use engine=torch")
+            held = self._held[batch.held, context] = _to(context, batch.held.pixels)
+        affine = batch.view.affine(*batch.held.pixels.shape[1:3])[rows].reshape(-1, 6)
+        chosen = mx.nd.array(batch.chosen[rows], ctx=context, dtype="int32")
+        images = mx.nd.take(held, chosen).astype("float32").transpose((0, 3, 1, 2))
+        grid = mx.nd.GridGenerator(_to(context, affine), transform_type="affine", target_shape=batch.view.size)
+        scale, shift = self._affine(context, batch.normalisation)
+        return mx.nd.BilinearSampler(images, grid) * scale + shift
+
+    def _affine(self, context: Any, normalisation: Normalisation) -> tuple[Any, Any]:
+        """Scale and shift on a device."""
+        known = self._affines.get((normalisation, context))
+        if known is None:
+            scale, shift = (_to(context, part[None]) for part in normalisation.affine())
+            known = self._affines[normalisation, context] = (scale, shift)
+        return known
+
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """See Taking."""
+        return (HeldBatch,)
 
     def input_wait_s(self) -> float:
         """See Waiting."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Batch, Consumer
-from energybench.images import EncodedBatch, Normalisation, PixelBatch
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
 from energybench_plugins.engines.torch_decode import Arrival, Decoding
 
 SLOTS = 3
@@ -151,6 +151,7 @@ class Feed:
     decoding: Decoding | None = None
     _resident: dict[tuple[Hashable, int], Staged] = field(default_factory=dict)
     _affines: dict[Normalisation, tuple[Any, Any]] = field(default_factory=dict)
+    _held: dict[Held, Any] = field(default_factory=dict)
     _bytes: int = 0
     _slots: list[Slot] = field(default_factory=list)
     _next: int = 0
@@ -158,6 +159,9 @@ class Feed:
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Staged]:
         """The rank's share of each batch, which may be all that its data set gives it."""
         for given in batches:
+            if isinstance(given, HeldBatch):
+                yield self._cut(given)
+                continue
             batch = self._decoded(given) if isinstance(given, EncodedBatch) else given
             if isinstance(batch, Staged):
                 yield batch
@@ -181,7 +185,20 @@ class Feed:
         labels = _tensor(batch.labels).to(self.layout.device)
         return Staged(images, labels, slot=arrival, affine=self._affine(batch))
 
-    def _affine(self, batch: PixelBatch | EncodedBatch) -> tuple[Any, Any]:
+    def _cut(self, batch: HeldBatch) -> Staged:
+        """Out of the images that were brought to the device with the first batch."""
+        device = self.layout.device
+        if batch.held not in self._held:
+            self._held[batch.held] = _tensor(batch.held.pixels).to(device)
+        pixels = self._held[batch.held]
+        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*pixels.shape[1:3]))
+        images = pixels[chosen.to(device)].permute(0, 3, 1, 2).float()
+        size = [len(images), images.shape[1], *batch.view.size]
+        grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
+        views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+        return Staged(views, _tensor(batch.labels).to(device), affine=self._affine(batch))
+
+    def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
         """Scale and shift on the device."""
         known = self._affines.get(batch.normalisation)
         if known is None:

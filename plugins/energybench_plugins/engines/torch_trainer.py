@@ -14,6 +14,7 @@ from energybench.architecture import Architecture, ZooNetwork
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
+from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.process_memory import resident_bytes
@@ -45,7 +46,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Decoding`."""
+    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Taking`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -129,9 +130,9 @@ class TorchTrainer:
         """The share of this rank of each batch. The last batch of a pass may divide unevenly."""
         return self._waits.timed(self._feed(batches))
 
-    def decodes(self) -> bool:
-        """See Decoding."""
-        return self._feed.decoding is not None
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """See Taking."""
+        return (HeldBatch,) if self._feed.decoding is None else (HeldBatch, EncodedBatch)
 
     def input_wait_s(self) -> float:
         """See Waiting."""

@@ -1,4 +1,4 @@
-"""How long devices wait for data: nothing while they work, all of it while they do not."""
+"""What engines make of bytes and of images they keep, and how long their devices wait for data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -125,6 +126,25 @@ def test_bytes_become_the_floats_that_the_host_would_make_of_them():
             np.testing.assert_allclose(images, wanted, atol=1e-5)
 
 
+def test_views_of_held_images_are_what_the_host_would_cut():
+    """By each engine on its device: boxes, mirrored ones too, at the edges and in the middle."""
+    from energybench.images import Held, HeldBatch, Normalisation, View
+
+    random = np.random.default_rng(0)
+    held = Held(random.integers(0, 256, (3, 20, 24, 3), np.uint8))
+    boxes = np.array([[0, 0, 20, 24], [4, 6, 8, 9], [10, 12, 10, 12], [0, 0, 5, 5]])
+    view = View(boxes, np.array([False, True, False, True]), (6, 5))
+    batch = HeldBatch(held, np.array([2, 0, 1, 1]), view, np.zeros(4, np.int64), Normalisation((0.5,) * 3, (0.2,) * 3))
+    assert batch.images.shape == (4, 3, 6, 5)
+    for images in seen(batch):
+        np.testing.assert_allclose(images, batch.images, atol=1e-3)
+    wanted = cv2.resize(held.pixels[0, 4:12, 6:15].astype(np.float32), (5, 6))[:, ::-1]
+    np.testing.assert_allclose((batch.images[1] * 0.2 + 0.5).transpose(1, 2, 0) * 255, wanted, atol=0.1)
+    whole = View(np.array([[0, 0, 20, 24]]), np.array([True]), (20, 24))
+    mirrored = HeldBatch(held, np.array([1]), whole, np.zeros(1, np.int64), Normalisation((0.0,) * 3, (1 / 255,) * 3))
+    np.testing.assert_allclose(mirrored.images[0].transpose(1, 2, 0), held.pixels[1, :, ::-1], atol=0.01)
+
+
 def seen(batch):
     import gluon_runs
 
@@ -136,7 +156,7 @@ def seen(batch):
         from energybench_plugins.engines.torch_feed import Feed, Layout
 
         layout = Layout(torch.device("cpu"), torch.float32, torch.channels_last)
-        buffers = layout.buffers(4, batch.pixels.shape[1:])
+        buffers = layout.buffers(4, batch.images.shape[1:])
         for staged in Feed(layout)([batch]):
             buffers.take(staged)
             yield buffers.images.numpy()
