@@ -145,6 +145,14 @@ class Agreeing(Protocol):
         """Rank 0's value, on every rank. Every rank calls it as often; it waits for rank 0 but for no device."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A trainer that can tell how much memory there is."""
+
+    def available_bytes(self) -> int | None:
+        """Memory of its device that training can have, with what it has; None where it cannot be told."""
+
+
 class Engine(Protocol):
     """A framework's plugin. Its constructor takes the options dataclass it was registered with and imports nothing."""
 

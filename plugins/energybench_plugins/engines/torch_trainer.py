@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from energybench.errors import DataError, PluginError
 from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.process_memory import resident_bytes
+from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
 from energybench_plugins.engines.torch import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_blocks import build, named_tensors
 from energybench_plugins.engines.torch_check import require_classifier
@@ -183,6 +184,8 @@ class TorchTrainer:
         self._try(itertools.islice(training, steps), validation)
         self.synchronize()
         self._step.record(self._stream)
+        if not self._ranks.alone:
+            atexit.register(self._step.forget)  # runs before the ranks part, which was registered earlier
         self._put_back(kept)
 
     def _put_back(self, kept: Mapping[str, NDArray[np.generic]]) -> None:
@@ -257,6 +260,13 @@ class TorchTrainer:
         if self._task.devices[0].kind == CPU:
             return resident_bytes("VmHWM") - self._before_bytes
         return int(torch.cuda.max_memory_allocated())
+
+    def available_bytes(self) -> int | None:
+        """What is free, and what torch has of it already."""
+        if self._device.type == "cpu":
+            return available_bytes() + max(resident_bytes("VmRSS") - self._before_bytes, 0)
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved())
 
     def environment(self) -> Mapping[str, str]:
         """Build, libraries and what the options came to."""
