@@ -101,7 +101,7 @@ def _complete(argv: list[str]) -> int:
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
     first, space, overrides = rest.lstrip().partition(" ")
     if space and first in COMMANDS:
-        if first != "describe":
+        if first not in ("describe", "prepare"):
             return EXIT_DONE
         os.environ["COMP_LINE"] = f"{program} {overrides}"
     elif program and not space:
@@ -182,6 +182,19 @@ def _plugins(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def _prepare(argv: list[str]) -> int:
+    """Packs a data set into files that training reads at full speed: energybench prepare dataset=NAME [options]."""
+    parser = _parser("prepare", _prepare.__doc__ or "")
+    parser.add_argument("overrides", nargs="*", help="overrides, as for a run: dataset=imagenet dataset.root=FOLDER")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (as many as there are processor cores)")
+    parser.add_argument("--again", action="store_true", help="make everything anew, also what is there")
+    parser.add_argument("--verify", action="store_true", help="make nothing: compare every part with its checksum")
+    given = parser.parse_intermixed_args(argv)
+    from energybench.prepare_command import run
+
+    return run(given.overrides, _registry(), workers=given.workers, again=given.again, verify=given.verify)
+
+
 def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argparse.Namespace:
     """A sub-command that works on a tracking store."""
     parser = _parser(name, about)
@@ -223,6 +236,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "measure": _measure,
     "plugins": _plugins,
+    "prepare": _prepare,
     "sync": _sync,
     "ui": _ui,
 }
