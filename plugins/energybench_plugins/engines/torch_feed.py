@@ -144,7 +144,7 @@ class Feed:
         """The rank's share of each batch."""
         for batch in batches:
             size = len(batch.labels)
-            share = slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
+            share = share_of(size, self.rank, self.world)
             yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
 
     def _stage(self, images: NDArray[np.float32], labels: NDArray[np.int64], key: Hashable | None, size: int) -> Staged:
@@ -171,6 +171,11 @@ class Feed:
             self._slots = [Slot(stream) for _ in range(SLOTS)]
         self._next = (self._next + 1) % SLOTS
         return self._slots[self._next]
+
+
+def share_of(size: int, rank: int, world: int) -> slice:
+    """The part of `size` samples that one rank of `world` takes."""
+    return slice(size * rank // world, size * (rank + 1) // world)
 
 
 def _fill(pinned: Any, array: NDArray[np.generic]) -> None:

@@ -91,9 +91,7 @@ def person(random: np.random.Generator) -> Body:
 
 def on_a_walk(body: Body, variation: str, difficulty: float, random: np.random.Generator) -> Body:
     """The same person on one walk: never quite the same, and changed by what is carried or worn."""
-    changed = {
-        name: getattr(body, name) + difficulty * WITHIN * BETWEEN[name] * _normal(random) for name in MOVEMENTS
-    }
+    changed = {name: getattr(body, name) + difficulty * WITHIN * BETWEEN[name] * _normal(random) for name in MOVEMENTS}
     changed["thigh_girth"] = body.thigh_girth * (1 + 0.04 * difficulty * _normal(random))  # clothes
     walker = replace(body, **changed)
     if variation == "b":

@@ -89,7 +89,7 @@ def _scene(random: np.random.Generator) -> NDArray[np.float32]:
     scene = 130 + 9 * _clouds(HEIGHT, WIDTH, 2.0, random) + 9 * _clouds(HEIGHT, WIDTH, 12.0, random)
     scene[:, :: random.integers(45, 75)] -= 35
     scene[int(GROUND) - 12 :] -= 30
-    blurred: NDArray[np.float32] = cv2.GaussianBlur(scene, (0, 0), 0.7)  # type: ignore[assignment]
+    blurred: NDArray[np.float32] = cv2.GaussianBlur(scene, (0, 0), 0.7)
     return blurred
 
 

@@ -18,9 +18,10 @@ STILL = 128
 """The byte that means no motion."""
 
 LEVELS = 16
-"""Steps a pixel of the map: motion is rounded to 1/16 and cut at 127/16, which are 0.5 and 63 pixels of a 640 wide video.
+"""Steps a pixel of the map: motion is rounded to 1/16 and cut at 127/16, which are 0.5 and 63 pixels of a 640 wide video."""
 
-In a made-up walk what the flow says of a still background has a standard deviation of half a step."""
+QUIET = 1
+"""Steps up to which motion is taken for none: twice what a still background seems to move by, of a camera's noise."""
 
 FARNEBACK = {
     "pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0,
@@ -39,9 +40,9 @@ def flow_method(name: str) -> Method:
     import cv2
 
     if name == "farneback":
-        return lambda before, after: cv2.calcOpticalFlowFarneback(before, after, None, **FARNEBACK)  # type: ignore[call-overload,no-any-return]
+        return lambda before, after: cv2.calcOpticalFlowFarneback(before, after, None, **FARNEBACK)
     search: Any = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{name.removeprefix('dis_').upper()}"))
-    return lambda before, after: search.calc(before, after, None)  # type: ignore[no-any-return]
+    return lambda before, after: search.calc(before, after, None)
 
 
 FLOWS = ("dis_ultrafast", "dis_fast", "dis_medium", "farneback")
@@ -65,6 +66,7 @@ def flow_map(motion: NDArray[np.float32]) -> NDArray[np.uint8]:
     small = cv2.resize(motion, (MAP_WIDTH, MAP_HEIGHT), interpolation=cv2.INTER_AREA)
     small *= np.array([LEVELS * MAP_WIDTH / width, LEVELS * MAP_HEIGHT / height], np.float32)
     np.clip(np.rint(small, out=small), 1 - STILL, STILL - 1, out=small)
+    small[np.abs(small) <= QUIET] = 0
     return np.ascontiguousarray((small + STILL).astype(np.uint8).transpose(2, 0, 1))
 
 

@@ -36,7 +36,7 @@ def look_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A frame (H, W), small: (120, 160) uint8."""
     import cv2
 
-    return cv2.resize(frame, (LOOK_WIDTH, LOOK_HEIGHT), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return cv2.resize(frame, (LOOK_WIDTH, LOOK_HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 def moving_columns(looks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:

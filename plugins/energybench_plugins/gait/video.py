@@ -50,7 +50,7 @@ def _of_images(folder: Path) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
         frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if frame is None:
             raise DataError(f"{path}: not an image that can be read; copy it again, or take it away")
-        yield path, frame  # type: ignore[misc]
+        yield path, frame
 
 
 def _of_video(path: Path) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
@@ -62,6 +62,6 @@ def _of_video(path: Path) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
             there, frame = video.read()
             if not there:
                 return
-            yield path, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)  # type: ignore[misc]
+            yield path, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     finally:
         video.release()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from energybench.availability import Availability
 from energybench.errors import ConfigError
 from energybench_plugins.gait.flow import MAP_HEIGHT, MAP_WIDTH, flow_map, flow_method
 from energybench_plugins.gait.person import HOG_EVERY, PeopleDetector, between, look_frame, moving_columns
@@ -36,6 +38,14 @@ def require_finder(name: str) -> None:
     """Raises ConfigError for a name that is none of FINDERS."""
     if name not in FINDERS:
         raise ConfigError(f"dataset.finder={name!r}: give one of {', '.join(FINDERS)}")
+
+
+def no_opencv() -> Availability | None:
+    """What is missing where OpenCV is not installed; None where it is."""
+    if find_spec("cv2") is not None:
+        return None
+    remedy = "pip install 'energybench[video]', or choose dataset=synthetic_gait"
+    return Availability(False, "OpenCV is not installed, which finds motion", remedy)
 
 
 def see(frames: Iterable[NDArray[np.uint8]], flow: str, finder: str) -> Walk:
