@@ -69,7 +69,7 @@ class Dataset(Protocol):
 class Sequences(Protocol):
     """An opened data set some of whose samples belong together, as those that were cut out of one video do.
 
-    All samples of a sequence have one label. The network decides on a sequence by the sum of what it says of its samples.
+    All samples of a sequence have one label. A network decides on a sequence by the sum of what it says of its samples.
     """
 
     def sequences(self, split: Split) -> NDArray[np.int64]:

@@ -384,9 +384,10 @@ def share_right(sums: NDArray[np.float32], sequences: NDArray[np.int64], labels:
         sequences: (samples,) number of the sequence of each sample.
         labels: of each sample.
     """
-    label_of = dict(zip(sequences.tolist(), labels, strict=True))
+    label_of: dict[int, int] = dict(zip(sequences.tolist(), labels, strict=True))
     chosen: list[int] = sums.argmax(axis=1).tolist()
-    return sum(chosen[number] == label for number, label in label_of.items()) / len(label_of)
+    right = [chosen[number] == label for number, label in label_of.items()]
+    return right.count(True) / len(right)
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

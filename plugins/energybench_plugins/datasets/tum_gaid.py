@@ -33,8 +33,8 @@ class TumGaidOptions(FilmedOptions):
 
     persons: str = "test"
     lists: str | None = None
-    gallery: tuple[str, ...] | None = None
-    probes: tuple[str, ...] | None = None
+    gallery: list[str] | None = None
+    probes: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,7 +46,7 @@ MADE_BY = 1
 SHAKE, NOISE = 0.15, 3.0
 """Standard deviations at difficulty 1: of the camera's place in pixels, of a pixel in grey levels."""
 
-PLACE = 0.03
+PLACE = 0.015
 """Standard deviation of the distance to the camera, as a share, at difficulty 1."""
 
 

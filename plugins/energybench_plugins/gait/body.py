@@ -1,4 +1,4 @@
-"""Made-up people: how long their limbs are, how they hold and move them, and what a day, a bag or shoes change of it."""
+"""Made-up people: how long their limbs are, how they move them, and what a day, a bag or shoes change of it."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ MEANS = {
 }
 
 BETWEEN = {
-    **{"thigh": 0.011, "shank": 0.011, "foot": 0.008, "trunk": 0.012, "head": 0.007},
-    **{"upper_arm": 0.009, "forearm": 0.009, "thigh_girth": 0.01, "shank_girth": 0.007},
-    **{"trunk_girth": 0.017, "arm_girth": 0.006},
-    **{"cadence": 0.13, "hip_swing": 2.2, "hip_mean": 2.5, "hip_second": 1.2, "knee_stance": 4.0, "knee_swing": 5.0},
-    **{"knee_time": 0.015, "ankle": 0.2, "arm_swing": 7.0, "arm_mean": 4.0, "elbow_mean": 8.0, "elbow_swing": 6.0},
-    **{"lean": 2.5, "nod": 5.0, "sway": 0.012, "limp": 0.012},
+    **{"thigh": 0.016, "shank": 0.016, "foot": 0.012, "trunk": 0.018, "head": 0.011},
+    **{"upper_arm": 0.013, "forearm": 0.013, "thigh_girth": 0.015, "shank_girth": 0.01},
+    **{"trunk_girth": 0.025, "arm_girth": 0.009},
+    **{"cadence": 0.19, "hip_swing": 3.3, "hip_mean": 3.5, "hip_second": 1.8, "knee_stance": 5.0, "knee_swing": 7.5},
+    **{"knee_time": 0.02, "ankle": 0.3, "arm_swing": 10.0, "arm_mean": 6.0, "elbow_mean": 11.0, "elbow_swing": 9.0},
+    **{"lean": 3.5, "nod": 7.0, "sway": 0.018, "limp": 0.02},
 }
-"""Standard deviations between people."""
+"""Standard deviations between people, wider than among pedestrians, so that few walks are enough to learn from."""
 
-WITHIN = 0.3
+WITHIN = 0.15
 """Standard deviation of one person from walk to walk, as a share of that between people, at difficulty 1."""
 
-HEIGHT_M, HEIGHT_STD_M = 1.73, 0.085
+HEIGHT_M, HEIGHT_STD_M = 1.72, 0.1
 LENGTHS = tuple(list(MEANS)[:11])
 """Those that grow with the height."""
 
@@ -98,7 +98,7 @@ def on_a_walk(body: Body, variation: str, difficulty: float, random: np.random.G
         return replace(
             walker,
             bag=0.2 + 0.03 * _normal(random),
-            lean=walker.lean + 5.0 + 1.5 * _normal(random),
+            lean=walker.lean + 3.0 + _normal(random),
             arm_swing=0.75 * walker.arm_swing,
             hip_mean=walker.hip_mean + 2.0,
         )

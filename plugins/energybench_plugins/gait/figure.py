@@ -84,7 +84,6 @@ def film(body: Body, camera: Camera, frames: int, random: np.random.Generator) -
 def _scene(random: np.random.Generator) -> NDArray[np.float32]:
     """A wall with panels and stains above a floor, (240, 320) float32."""
     import cv2
-    import numpy as np
 
     scene = 130 + 9 * _clouds(HEIGHT, WIDTH, 2.0, random) + 9 * _clouds(HEIGHT, WIDTH, 12.0, random)
     scene[:, :: random.integers(45, 75)] -= 35

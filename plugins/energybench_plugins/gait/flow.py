@@ -18,7 +18,7 @@ STILL = 128
 """The byte that means no motion."""
 
 LEVELS = 16
-"""Steps a pixel of the map: motion is rounded to 1/16 and cut at 127/16, which are 0.5 and 63 pixels of a 640 wide video."""
+"""Steps a pixel of the map: motion is rounded to 1/16 and cut at 127/16; of a 640 wide video, 0.5 and 63 pixels."""
 
 QUIET = 1
 """Steps up to which motion is taken for none: twice what a still background seems to move by, of a camera's noise."""
@@ -40,7 +40,8 @@ def flow_method(name: str) -> Method:
     import cv2
 
     if name == "farneback":
-        return lambda before, after: cv2.calcOpticalFlowFarneback(before, after, None, **FARNEBACK)
+        farneback: Any = cv2.calcOpticalFlowFarneback
+        return lambda before, after: farneback(before, after, None, **FARNEBACK)
     search: Any = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{name.removeprefix('dis_').upper()}"))
     return lambda before, after: search.calc(before, after, None)
 

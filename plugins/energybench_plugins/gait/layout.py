@@ -64,7 +64,7 @@ class FilmedWalk:
 def tum_walks(root: Path) -> dict[int, dict[str, Path]]:
     """Number of the person -> 'n01' -> its folder or file.
 
-    Taken are `p001/n01/` with images, `p001/n01.avi` and `p001-n01.avi`, in the folder itself or in `image`, `video`, ...
+    Taken are `p001/n01/` with images, `p001/n01.avi` and `p001-n01.avi`, in the folder itself or in `image`, `video`...
     """
     found: dict[int, dict[str, Path]] = {}
     for place in TUM_PLACES:

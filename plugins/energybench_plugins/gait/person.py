@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def look_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A frame (H, W), small: (120, 160) uint8."""
     import cv2
 
-    return cv2.resize(frame, (LOOK_WIDTH, LOOK_HEIGHT), interpolation=cv2.INTER_AREA)
+    look: NDArray[np.uint8] = cv2.resize(frame, (LOOK_WIDTH, LOOK_HEIGHT), interpolation=cv2.INTER_AREA)
+    return look
 
 
 def moving_columns(looks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
@@ -90,7 +92,7 @@ class PeopleDetector:
         if not len(boxes):
             return math.nan
         left, _, wide, _ = boxes[weights.argmax()]
-        return float(left + wide / 2) / small.shape[1]
+        return float(left + wide / 2) / float(small.shape[1])
 
 
 def between(columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +101,7 @@ def between(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
     filled = columns.copy()
     found = np.flatnonzero(~np.isnan(columns))
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in pairwise(found):
         if second - first <= HOG_EVERY:
             filled[first : second + 1] = np.linspace(columns[first], columns[second], second - first + 1)
     return filled

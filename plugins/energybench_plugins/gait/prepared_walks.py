@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from energybench.architecture import Shape
@@ -25,6 +29,15 @@ SPREAD = 0.2
 """Pixels of the map that become 1 in a network: about the standard deviation over a made-up walker's samples."""
 
 
+AHEAD = 2
+"""Batches that are cut before they are asked for."""
+
+CHUNK = 8
+"""Samples that a thread cuts at a time."""
+
+MOST_THREADS = 8
+
+
 class Source(Protocol):
     """A walk that can be looked at. It is pickled, so it holds paths or seeds, not frames.
 
@@ -35,13 +48,19 @@ class Source(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For people."""
+        ...
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Of the walk."""
+        ...
 
     @property
-    def label(self) -> int: ...
+    def label(self) -> int:
+        """Of the person."""
+        ...
 
     def frames(self) -> Iterable[NDArray[np.uint8]]:
         """Grey frames (H, W) uint8 in order; raises DataError where one cannot be had."""
@@ -121,6 +140,7 @@ class WalksDataset:
                 "choose a gait network and leave its size, or choose another dataset"
             )
         self._seed, self._mirror = seed, mirror
+        self._threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS), "cut")
         splits: tuple[Split, ...] = ("train", "validation")
         self._cuts = {split: _Cuts(prepared.open(split)) for split in splits}
 
@@ -132,24 +152,28 @@ class WalksDataset:
 
         cuts = self._cuts[split]
         chance = np.random.default_rng([self._seed, epoch, 1])
+        waiting: deque[_Coming] = deque()
         for chosen in selections(len(cuts), split, batch, self._seed, epoch):
             numbers = np.arange(len(cuts))[chosen]
-            mirrored = chance.random(len(numbers)) < 0.5 if self._mirror and split == "train" else None
-            yield Batch(as_floats(cuts.take(numbers, mirrored)), cuts.labels[chosen])
+            mirrored = self._mirror and split == "train"
+            turned = chance.random(len(numbers)) < 0.5 if mirrored else np.zeros(len(numbers), bool)
+            waiting.append(_Coming(cuts, numbers, turned, self._threads))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().batch()
+        while waiting:
+            yield waiting.popleft().batch()
 
     def sequences(self, split: Split) -> NDArray[np.int64]:
         """See `energybench.dataset.Sequences`."""
         return self._cuts[split].walks
 
 
-def as_floats(samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bytes of flow of any shape -> what a network takes: motion in pixels of the map, over SPREAD."""
+def to_floats(flow: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    """Bytes of flow -> what a network takes: motion in pixels of the map, over SPREAD."""
     import numpy as np
 
-    floats = np.empty(samples.shape, np.float32)
-    np.multiply(samples, np.float32(1 / (LEVELS * SPREAD)), out=floats)
-    floats -= np.float32(STILL / (LEVELS * SPREAD))
-    return floats
+    np.multiply(flow, np.float32(1 / (LEVELS * SPREAD)), out=out)
+    out -= np.float32(STILL / (LEVELS * SPREAD))
 
 
 class _Cuts:
@@ -168,10 +192,10 @@ class _Cuts:
         walks, columns, labels = (split.numbers(name) for name in ("walk", "column", "label"))
         edges = np.flatnonzero(np.diff(walks, prepend=-1, append=-1))
         places, labelled, walked = [np.empty((0, 3), np.int64)], [], []
-        for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+        for number, (first, last) in enumerate(pairwise(edges)):
             found = windows(columns[first:last])
             part = int(ends.searchsorted(first, "right")) - 1
-            places.append(np.insert(found + [first - ends[part], 0], 0, part, axis=1))
+            places.append(np.insert(found + np.array([first - ends[part], 0]), 0, part, axis=1))
             labelled += [labels[first]] * len(found)
             walked += [number] * len(found)
         self._places = np.concatenate(places)
@@ -181,15 +205,34 @@ class _Cuts:
     def __len__(self) -> int:
         return len(self._places)
 
-    def take(self, numbers: NDArray[np.int64], mirrored: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        """Samples (n, 50, 60, 60) uint8 in maps of x, y, x, y, ...; those of `mirrored` (n,) as if seen in a mirror."""
+    def take(self, numbers: NDArray[np.int64], mirrored: NDArray[np.bool_], out: NDArray[np.float32]) -> None:
+        """Samples `numbers` (n,) into `out` (n, 50, 60, 60), maps of x, y, x, y, ...; as in a mirror where `mirrored`."""
         import numpy as np
 
-        out = np.empty((len(numbers), FRAMES, 2, SIDE, SIDE), np.uint8)
+        flow = np.empty((FRAMES, 2, SIDE, SIDE), np.uint8)
         for row, (part, first, left) in enumerate(self._places[numbers].tolist()):
-            maps = self._parts[part][first : first + FRAMES]
-            cut(maps, left, out[row], mirrored=mirrored is not None and bool(mirrored[row]))
-        return out.reshape(len(numbers), *SHAPE)
+            cut(self._parts[part][first : first + FRAMES], left, flow, mirrored=bool(mirrored[row]))
+            to_floats(flow.reshape(SHAPE), out[row])
+
+
+class _Coming:
+    """A batch that threads work on."""
+
+    def __init__(
+        self, cuts: _Cuts, numbers: NDArray[np.int64], mirrored: NDArray[np.bool_], threads: ThreadPoolExecutor
+    ) -> None:
+        import numpy as np
+
+        self._labels = cuts.labels[numbers]
+        self._images = np.empty((len(numbers), *SHAPE), np.float32)
+        rows = [slice(start, start + CHUNK) for start in range(0, len(numbers), CHUNK)]
+        self._work = [threads.submit(cuts.take, numbers[some], mirrored[some], self._images[some]) for some in rows]
+
+    def batch(self) -> Batch:
+        """Waits for it."""
+        for part in self._work:
+            part.result()
+        return Batch(self._images, self._labels)
 
 
 def most_samples(frames: int) -> int:
