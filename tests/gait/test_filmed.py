@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[video]')")
-from walks import FRAMES, SAMPLES, as_images, as_video, frames_of  # noqa: E402
+from walks import FRAMES, SAMPLES, as_images, as_video, frames_of
 
-from energybench.cli import main  # noqa: E402
-from energybench.dataset import DatasetInfo  # noqa: E402
-from energybench.errors import ConfigError, DataError  # noqa: E402
-from energybench.prepared import Prepared  # noqa: E402
-from energybench_plugins.datasets.tum_gaid import TumGaid, TumGaidOptions  # noqa: E402
-from energybench_plugins.datasets.walking_videos import WalkingVideos, WalkingVideosOptions  # noqa: E402
-from energybench_plugins.gait.prepared_walks import SHAPE  # noqa: E402
+from energybench.cli import main
+from energybench.dataset import DatasetInfo
+from energybench.errors import ConfigError, DataError
+from energybench.prepared import Prepared
+from energybench_plugins.datasets.tum_gaid import TumGaid, TumGaidOptions
+from energybench_plugins.datasets.walking_videos import WalkingVideos, WalkingVideosOptions
+from energybench_plugins.gait.prepared_walks import SHAPE
 
 WALKS = {("p003", "n01"): 0, ("p003", "n05"): 0, ("p003", "b01"): 0, ("p010", "n01"): 1, ("p010", "s02"): 1}
 QUICK = {"flow": "dis_ultrafast"}
