@@ -5,7 +5,7 @@ Light by design: a plugin module imports this and no array library until `open`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -40,18 +40,40 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples.
+    """Some samples. `energybench.images.PixelBatch` is one whose floats are made by whoever asks for them.
 
     Attributes:
         images: (N, C, H, W) float32, C-contiguous.
         labels: (N,) int64, from 0.
         key: batches of one data set and one size with the same key hold the same samples all through a run, so that an
             engine may keep them on the device; None for a batch that need not come again.
+        whole: where these are the samples of one of several workers alone (see `Adapting`), how many the batch has for
+            all of them; None: these are all.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
     key: Hashable | None = None
+    whole: int | None = None
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """Who takes the batches.
+
+    Attributes:
+        rank: number of this worker among `world`, each of which is given its own part of every batch.
+        world: how many workers there are.
+        decodes: whether it decodes JPEG files on its device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    decodes: bool = False
+
+    def share(self, size: int) -> slice:
+        """This worker's part of `size` samples; the parts are as equal as can be."""
+        return slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
 
 
 class Dataset(Protocol):
@@ -82,6 +104,25 @@ class MadeOnFirstUse(Protocol):
 
     def make(self) -> None:
         """Makes what is not there yet, telling a person how far it is; raises DataError where it cannot be made."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """An opened data set that spares its work where it is not wanted.
+
+    Of several workers each is given whole batches and takes its part of them, unless its data set has this method.
+    """
+
+    def adapt(self, consumer: Consumer) -> None:
+        """From now on yields that consumer's part of each batch alone, with `whole` set. Called once, after `open`."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """An opened data set that goes on where a sample cannot be read."""
+
+    def unreadable(self) -> Mapping[str, str]:
+        """Name of each sample that could not be read so far -> why, in one line."""
 
 
 class DatasetPlugin(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,49 @@ class Normalisation:
 
     def apply(self, images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         """Normalises images (N, C, H, W) into `out` of the same shape."""
+        scale, shift = self.affine()
+        np.multiply(images, scale, out=out)
+        out += shift
+
+    def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scale and shift, each (C, 1, 1) float32, by which a byte becomes byte * scale + shift."""
         std = np.array(self.std)[:, None, None]
-        np.multiply(images, (1 / (255 * std)).astype(np.float32), out=out)
-        out -= (np.array(self.mean)[:, None, None] / std).astype(np.float32)
+        return (1 / (255 * std)).astype(np.float32), (-np.array(self.mean)[:, None, None] / std).astype(np.float32)
+
+
+class PixelBatch(Batch):
+    """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
+
+    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they are
+    asked for.
+
+    Args:
+        pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
+        labels, key, whole: see Batch.
+        normalisation: by which they become floats.
+    """
+
+    pixels: NDArray[np.uint8]
+    normalisation: Normalisation
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        normalisation: Normalisation,
+        key: Hashable | None = None,
+        whole: int | None = None,
+    ) -> None:
+        for name, value in locals().items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.float32]:  # type: ignore[override]
+        """(N, C, H, W) float32, C-contiguous."""
+        floats = np.empty(self.pixels.shape, np.float32)
+        self.normalisation.apply(self.pixels, floats)
+        return floats
 
 
 class ImageDataset:

@@ -57,7 +57,8 @@ class Evaluation:
 class Trainer(Protocol):
     """A network on its devices, ready to train. Work is asynchronous until `synchronize`.
 
-    Of several workers each is given the same batches and trains on its own part of them; what `take_loss` and
+    Of several workers each is given the same batches and trains on its own part of them, or, where the data set is
+    `energybench.dataset.Adapting`, its own part alone (`Batch.whole` says so); what `take_loss` and
     `evaluate` tell is that of all, the same on each.
     """
 
@@ -132,6 +133,17 @@ class Summing(Protocol):
 
         Returns:
             The counts, and (sequences, classes) float32: the softmax summed over the samples of each sequence.
+        """
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A trainer that knows how long its devices waited for data."""
+
+    def input_wait_s(self) -> float:
+        """Seconds since `begin_epoch` in which the devices had nothing to do and the next batch was not there yet.
+
+        Called when the devices have done all that was enqueued.
         """
 
 

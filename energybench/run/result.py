@@ -16,7 +16,10 @@ TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
 PLOT_FILE = "power.png"
 
-OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err", "rendezvous")
+UNREADABLE_FILES = "unreadable*.tsv"
+"""Of each worker, the samples that it could not read: a name, a tab and why in each line."""
+
+OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, UNREADABLE_FILES, "worker-*.out", "worker-*.err", "rendezvous")
 """Patterns of what a run leaves in its folder beside result.json; a checkpoint is the next run's too."""
 
 Status = Literal["finished", "failed", "interrupted"]

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
-from energybench.dataset import Batch, Dataset, Sequences
+from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting, Sequences
 from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Agreeing, Evaluation, Preparing, Summing, Task, Trainer
+from energybench.run.engine import Agreeing, Evaluation, Preparing, Summing, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
@@ -148,6 +148,7 @@ class Loop:
         self._seconds = 0.0
         self._reached = False
         self._next_look = 0
+        self._unreadable = 0
 
     def run(self) -> dict[str, float]:
         """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
@@ -162,6 +163,7 @@ class Loop:
             if self._validates():
                 loss = self._validate(trainer, dataset, self._epoch)
             self._schedule.validated(loss)
+            self._list_unreadable(dataset)
             self._save(trainer)
         memory = trainer.memory_bytes()
         return {} if memory is None else {"memory_bytes": memory}
@@ -177,11 +179,23 @@ class Loop:
         task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
         dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        if isinstance(dataset, Adapting):
+            dataset.adapt(Consumer(given.rank, given.world))
         self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
+
+    def _list_unreadable(self, dataset: Dataset) -> None:
+        """Names what could not be read in the run's folder, each worker its own."""
+        found = dataset.unreadable() if isinstance(dataset, Reporting) else {}
+        if len(found) == self._unreadable:
+            return
+        self._unreadable = len(found)
+        rank = f"-{self._assignment.rank}" if self._assignment.rank else ""
+        lines = "".join(f"{name}\t{why}\n" for name, why in sorted(found.items()))
+        (Path(self._assignment.directory) / f"unreadable{rank}.tsv").write_text(lines, encoding="utf-8")
 
     def _resume(self, trainer: Trainer) -> None:
         if self._experiment.checkpoint.resume is None:
@@ -265,6 +279,8 @@ class Loop:
         loss = trainer.take_loss()
         self._seconds += self._agreed(trainer, time.monotonic() - started)
         values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, steps, 0.0), "loss": loss}
+        if isinstance(trainer, Waiting):
+            values["input_wait_s"] = trainer.input_wait_s()
         self._events.emit("ended", "train", epoch, values)
         self._check(loss, epoch)
         return loss

@@ -24,8 +24,8 @@ class Job:
 
     Attributes:
         bad: number of one that cannot be had.
-        killed_by: a file; while it is there, the process that makes this part is killed as soon as the journal beside it
-            names another part.
+        killed_by: a file; while it is there, the process that makes this part is killed as soon as the journal beside
+            it names another part.
         slow_s: slept before each sample.
     """
 

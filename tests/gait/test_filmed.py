@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[video]')")
+pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
 from walks import FRAMES, SAMPLES, as_images, as_video, frames_of
 
 from energybench.cli import main
@@ -17,7 +17,7 @@ from energybench.errors import ConfigError, DataError
 from energybench.prepared import Prepared
 from energybench_plugins.datasets.tum_gaid import TumGaid, TumGaidOptions
 from energybench_plugins.datasets.walking_videos import WalkingVideos, WalkingVideosOptions
-from energybench_plugins.gait.prepared_walks import SHAPE
+from energybench_plugins.gait.walks_dataset import SHAPE
 
 WALKS = {("p003", "n01"): 0, ("p003", "n05"): 0, ("p003", "b01"): 0, ("p010", "n01"): 1, ("p010", "s02"): 1}
 QUICK = {"flow": "dis_ultrafast"}

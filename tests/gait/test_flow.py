@@ -9,7 +9,7 @@ from energybench.errors import ConfigError
 from energybench_plugins.datasets.walkers import WalkersOptions
 from energybench_plugins.gait.flow import FLOWS, LEVELS, STILL, flow_map, flow_method, motion_of
 
-cv2 = pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[video]')")
+cv2 = pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
 
 
 def textured(height, width):

@@ -7,7 +7,7 @@ import pytest
 
 from energybench_plugins.gait.person import between, look_frame, moving_columns
 
-cv2 = pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[video]')")
+cv2 = pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
 
 
 def frames(places, noise=3.0, shape=(480, 640)):

@@ -13,10 +13,10 @@ from energybench.dataset import DatasetInfo
 from energybench.errors import ConfigError, DataError
 from energybench.prepared import Prepared
 from energybench_plugins.datasets.walkers import MadeUpWalk, Walkers, WalkersOptions
-from energybench_plugins.gait.prepared_walks import SHAPE
+from energybench_plugins.gait.walks_dataset import SHAPE
 from energybench_plugins.gait.walk import see
 
-pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[video]')")
+pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
 
 OPTIONS = WalkersOptions(persons=2, frames=31, flow="dis_ultrafast", mirror=False)
 SAMPLES = 2  # of each walk

@@ -24,7 +24,7 @@ from energybench.hookspecs import Register
 from energybench.prepared import MANIFEST, Preparation, Prepared
 from energybench_plugins.datasets.download import user_cache
 from energybench_plugins.gait.flow import require_flow
-from energybench_plugins.gait.prepared_walks import WalksDataset, WalksJob, about, most_samples, sample_count, settings
+from energybench_plugins.gait.prepared_walks import WalksJob, about, most_samples, settings
 from energybench_plugins.gait.samples import FRAMES
 from energybench_plugins.gait.walk import no_opencv
 
@@ -135,6 +135,8 @@ class Walkers:
         """See DatasetPlugin. Before they are made, as many samples as they should have."""
         counts: dict[Split, int]
         if self._made:
+            from energybench_plugins.gait.walks_dataset import sample_count
+
             prepared = Prepared(self._folder)
             counts = {split: sample_count(prepared, split) for split in WALKS}
         else:
@@ -173,6 +175,8 @@ class Walkers:
 
     def open(self, input_shape: Shape, seed: int) -> Dataset:
         """See DatasetPlugin."""
+        from energybench_plugins.gait.walks_dataset import WalksDataset
+
         if not self._made:
             raise DataError(f"{self._folder} holds no made-up walks; run energybench prepare dataset={NAME}")
         return WalksDataset(NAME, Prepared(self._folder), input_shape, seed, mirror=self._options.mirror)

@@ -35,6 +35,7 @@ from energybench_plugins.engines.torch_pace import Pace
 from energybench_plugins.engines.torch_ranks import Ranks
 from energybench_plugins.engines.torch_step import WARM_STEPS, WARM_STEPS_OF_SEVERAL, Objective, Step
 from energybench_plugins.engines.torch_validation import Marks, SequenceSums, Validation
+from energybench_plugins.engines.torch_wait import Waits
 
 COMPILE_STEPS = 2
 """The first compiles, the second shows that nothing is left to compile."""
@@ -43,7 +44,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer` and `Preparing`."""
+    """See `energybench.run.engine.Trainer`, `Preparing` and `Waiting`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -67,6 +68,7 @@ class TorchTrainer:
         self._validation = self._made_validation()
         self._feed = Feed(self._layout, task.rank, task.world)
         self._pace = Pace(self._step.last)
+        self._waits = Waits(self._device)
         self._steps = 0
         self._mixing = np.random.default_rng(task.experiment.seed)
 
@@ -118,13 +120,22 @@ class TorchTrainer:
         set_rate(self.optimizer, lr)
         torch.manual_seed(int(np.random.default_rng([seed, epoch]).integers(2**31)) + self._task.rank)
         self._mixing = np.random.default_rng([seed, epoch, 1])
+        self._waits.restart()
 
     def feed(self, batches: Iterable[Batch]) -> Iterator[Staged]:
         """The share of this rank of each batch. The last batch of a pass may divide unevenly."""
-        return self._feed(batches)
+        return self._waits.timed(self._feed(batches))
+
+    def input_wait_s(self) -> float:
+        """See Waiting."""
+        return self._waits.total_s()
 
     def step(self, batch: Staged) -> None:
         """Fills the static batch, unless it holds these samples, and steps."""
+        begun = self._waits.begins(copied=batch.slot is not None)
+        if batch.slot is not None:
+            batch.slot.arrived()
+        self._waits.arrived(begun)
         if batch.key is None or batch.key != self._loaded:
             self._buffers.take(batch)
             self._loaded = batch.key
@@ -132,6 +143,7 @@ class TorchTrainer:
             self._step.mix(self._mixing.beta(self._recipe.mixup, self._recipe.mixup, self._recipe.accumulate))
         self._step()
         self._steps += 1
+        self._waits.ended()
         self._pace.stepped()
 
     def preparations(self) -> Mapping[str, Preparation]:

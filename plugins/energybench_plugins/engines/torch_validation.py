@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from energybench_plugins.engines.torch_feed import Layout, Staged, share_of
+from energybench.dataset import Consumer
+from energybench_plugins.engines.torch_feed import Layout, Staged
 from energybench_plugins.engines.torch_step import scores
 
 NO_LABEL = -100
@@ -50,7 +51,8 @@ class SequenceSums:
         self, sequences: NDArray[np.int64], batch: int, rank: int, world: int, classes: int, device: Any
     ) -> None:
         parts = [sequences[start : start + batch] for start in range(0, len(sequences), batch)]
-        own = [part[share_of(len(part), rank, world)] for part in parts]
+        consumer = Consumer(rank, world)
+        own = [part[consumer.share(len(part))] for part in parts]
         self._own = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *own])).to(device)
         self._next = 0
         count = int(sequences.max()) + 1 if len(sequences) else 0

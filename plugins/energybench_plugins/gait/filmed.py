@@ -17,7 +17,7 @@ from energybench.errors import DataError
 from energybench.prepared import MANIFEST, Preparation, Prepared
 from energybench_plugins.gait.flow import require_flow
 from energybench_plugins.gait.layout import FilmedWalk, parts_of
-from energybench_plugins.gait.prepared_walks import WalksDataset, WalksJob, about, sample_count, settings
+from energybench_plugins.gait.prepared_walks import WalksJob, about, settings
 from energybench_plugins.gait.walk import no_opencv, require_finder
 
 WALKS_OF_A_PART = 50
@@ -75,12 +75,16 @@ class Filmed(ABC):
 
     def info(self) -> DatasetInfo:
         """See DatasetPlugin."""
+        from energybench_plugins.gait.walks_dataset import sample_count
+
         prepared = self._prepared()
         counts = {split: sample_count(prepared, split) for split in ("train", "validation")}
         return DatasetInfo(len(prepared.manifest.about["people"]), True, counts["train"], counts["validation"])
 
     def open(self, input_shape: Shape, seed: int) -> Dataset:
         """See DatasetPlugin."""
+        from energybench_plugins.gait.walks_dataset import WalksDataset
+
         return WalksDataset(self.name, self._prepared(), input_shape, seed, mirror=self._filmed.mirror)
 
     def preparation(self) -> Preparation:

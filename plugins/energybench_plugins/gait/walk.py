@@ -44,7 +44,7 @@ def no_opencv() -> Availability | None:
     """What is missing where OpenCV is not installed; None where it is."""
     if find_spec("cv2") is not None:
         return None
-    remedy = "pip install 'energybench[video]', or choose dataset=synthetic_gait"
+    remedy = "pip install 'energybench[images]', or choose dataset=synthetic_gait"
     return Availability(False, "OpenCV is not installed, which finds motion", remedy)
 
 
