@@ -16,9 +16,8 @@ from pairs import write
 from scipy import stats
 
 from energybench.cells import arguments, extend_search_path, read
-from energybench.devices import cpu_device
 from energybench.registry import Registry
-from energybench.run.preflight import Machine
+from energybench.run.preflight import Machine, prepare
 from energybench.run.worker import Assignment, Loop
 
 MODELS = ("resnet", "cnn2d")
@@ -47,15 +46,15 @@ def one_run(key: tuple[str, int, int], given: argparse.Namespace, registry: Regi
     model, batch, seed = key
     overrides = [
         *(f"model={model}", f"batch={batch}", f"seed={seed}", f"precision={given.precision}", "engine=torch"),
+        f"gpu={'cpu' if given.device == 'cpu' else 'auto'}",
         *(f"budget.epochs={given.epochs}", "tracking=none", "measure.context_s=0", "dataset=walkers", *given.more),
         *([f"dataset.prepared={given.prepared}"] if given.prepared else []),
     ]
     machine, began = Machine(registry), time.perf_counter()
-    experiment = read(arguments(overrides), registry).cells[0].experiment
-    device = machine.gpus[0] if given.device == "cuda" else cpu_device()
+    plan = prepare(read(arguments(overrides), registry).cells[0].experiment, machine)
     told = Told()
     with tempfile.TemporaryDirectory() as directory:
-        Loop(Assignment(experiment, (device,), 0, 1, directory), told).run()
+        Loop(Assignment(plan.experiment, plan.devices, 0, 1, directory), told).run()
     trained, validated = told.of("train"), told.of("validate")
     return {
         "model": model, "batch": batch, "seed": seed, "epochs": len(trained),

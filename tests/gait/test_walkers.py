@@ -13,8 +13,8 @@ from energybench.dataset import DatasetInfo
 from energybench.errors import ConfigError, DataError
 from energybench.prepared import Prepared
 from energybench_plugins.datasets.walkers import MadeUpWalk, Walkers, WalkersOptions
-from energybench_plugins.gait.walks_dataset import SHAPE
 from energybench_plugins.gait.walk import see
+from energybench_plugins.gait.walks_dataset import SHAPE
 
 pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
 

@@ -21,10 +21,10 @@ from energybench.availability import Availability
 from energybench.dataset import Dataset, DatasetInfo, Split
 from energybench.errors import ConfigError, DataError
 from energybench.hookspecs import Register
-from energybench.prepared import MANIFEST, Preparation, Prepared
+from energybench.prepared import MANIFEST, Preparation
 from energybench_plugins.datasets.download import user_cache
 from energybench_plugins.gait.flow import require_flow
-from energybench_plugins.gait.prepared_walks import WalksJob, about, most_samples, settings
+from energybench_plugins.gait.prepared_walks import WalksJob, about, most_samples, opened, settings
 from energybench_plugins.gait.samples import FRAMES
 from energybench_plugins.gait.walk import no_opencv
 
@@ -137,7 +137,7 @@ class Walkers:
         if self._made:
             from energybench_plugins.gait.walks_dataset import sample_count
 
-            prepared = Prepared(self._folder)
+            prepared = opened(self._folder, self._made_of)
             counts = {split: sample_count(prepared, split) for split in WALKS}
         else:
             each = self._options.persons * most_samples(self._options.frames)
@@ -179,7 +179,7 @@ class Walkers:
 
         if not self._made:
             raise DataError(f"{self._folder} holds no made-up walks; run energybench prepare dataset={NAME}")
-        return WalksDataset(NAME, Prepared(self._folder), input_shape, seed, mirror=self._options.mirror)
+        return WalksDataset(NAME, opened(self._folder, self._made_of), input_shape, seed, mirror=self._options.mirror)
 
     @property
     def _made_of(self) -> dict[str, object]:

@@ -17,7 +17,7 @@ from energybench.errors import DataError
 from energybench.prepared import MANIFEST, Preparation, Prepared
 from energybench_plugins.gait.flow import require_flow
 from energybench_plugins.gait.layout import FilmedWalk, parts_of
-from energybench_plugins.gait.prepared_walks import WalksJob, about, settings
+from energybench_plugins.gait.prepared_walks import WalksJob, about, opened, settings
 from energybench_plugins.gait.walk import no_opencv, require_finder
 
 WALKS_OF_A_PART = 50
@@ -113,17 +113,7 @@ class Filmed(ABC):
         if not (folder / MANIFEST).is_file():
             ask = f"energybench prepare dataset={self.name} dataset.path=FOLDER"
             raise DataError(f"dataset {self.name!r}: {folder} holds no prepared walks; run {ask}")
-        prepared = Prepared(folder)
-        wanted = {**self.choice(), **settings(self._filmed.flow, self._filmed.finder)}
-        other = [
-            key for key, value in json.loads(json.dumps(wanted)).items() if prepared.manifest.made_of.get(key) != value
-        ]
-        if other:
-            raise DataError(
-                f"{folder} was prepared with another dataset.{other[0]}; prepare it again, "
-                "or set dataset.prepared to another folder"
-            )
-        return prepared
+        return opened(folder, {**self.choice(), **settings(self._filmed.flow, self._filmed.finder)})
 
     @property
     def _root(self) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from energybench.dataset import Split
 from energybench.errors import DataError
-from energybench.prepared import Sample, Skipped
+from energybench.prepared import Prepared, Sample, Skipped
 from energybench_plugins.gait.flow import LEVELS, MAP_HEIGHT, MAP_WIDTH
 from energybench_plugins.gait.samples import FRAMES, LEAST_SEEN, NOBODY, STEP, windows
 from energybench_plugins.gait.walk import see
@@ -86,6 +88,27 @@ class WalksJob:
 def settings(flow: str, finder: str) -> dict[str, Any]:
     """What decides how maps come out, for `Preparation.made_of`."""
     return {"flow": flow, "finder": finder, "map": [MAP_HEIGHT, MAP_WIDTH, LEVELS]}
+
+
+def opened(folder: Path, wanted: Mapping[str, Any]) -> Prepared:
+    """Prepared walks.
+
+    Args:
+        folder: of the files.
+        wanted: what must have decided their content, see `Preparation.made_of`.
+
+    Raises:
+        DataError: they are not there or not whole, or were made of something else.
+    """
+    prepared = Prepared(folder)
+    found = prepared.manifest.made_of
+    other = [key for key, value in json.loads(json.dumps(wanted)).items() if found.get(key) != value]
+    if other:
+        raise DataError(
+            f"{folder} was prepared with another dataset.{other[0]}; prepare it again, "
+            "or set dataset.prepared to another folder"
+        )
+    return prepared
 
 
 def about(people: Sequence[str], made_up: bool) -> dict[str, Any]:
