@@ -306,4 +306,6 @@ def _tags(
         tags["tdp_source"] = "; ".join(dict.fromkeys(estimated))
     if not plan.dataset.labelled:
         tags["data"] = "synthetic"
+    elif plan.dataset.generated:
+        tags["data"] = "generated"
     return tags

@@ -12,7 +12,7 @@ from typing import Any
 from energybench import devices as _devices
 from energybench.architecture import Network
 from energybench.config import AUTO, Experiment, MeterPart, Part, fit, make, make_architecture
-from energybench.dataset import DatasetInfo, DatasetPlugin
+from energybench.dataset import DatasetInfo, DatasetPlugin, MadeOnFirstUse
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
 from energybench.power import identity
@@ -152,6 +152,8 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     state = plugin.check()
     if not state.ok:
         raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
+    if isinstance(plugin, MadeOnFirstUse):
+        plugin.make()
     info = plugin.info()
     architecture = make_architecture(registry, experiment.model, info.classes)
     engine, devices = _place(experiment, machine, architecture)
