@@ -134,8 +134,8 @@ def row(one: Contestant, every: list[Contestant], idle_w: list[float | None]) ->
 
 
 COLUMNS = {
-    "images_per_s": "12,.1f", "scatter": "9.2%", "strong": "9.3f", "weak": "9.3f", "power_w": "9.1f",
-    "j_per_image": "12.5f", "j_above_idle": "13.5f", "j_resting_cards": "16.5f", "lost": "9.2%", "busy": "9.2%",
+    "images_per_s": "14,.1f", "scatter": "9.2%", "strong": "9.3f", "weak": "9.3f", "power_w": "9.1f",
+    "j_per_image": "12.5f", "j_above_idle": "14.5f", "j_resting_cards": "17.5f", "lost": "9.2%", "busy": "9.2%",
 }  # fmt: skip
 
 
@@ -151,28 +151,34 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+PANELS = {
+    "images_per_s": ("images/s", "batch"),
+    "strong": ("efficiency, the same batch in all", "batch"),
+    "weak": ("efficiency, the same batch each", "each"),
+    "j_per_image": ("J/image, cards that train", "batch"),
+}
+"""Figure -> its title, and what the points of a line have in common."""
+
+
 def plot(rows: list[dict], path: str) -> None:
-    """Images/s and joules an image against the number of GPUs, a line for each network and batch."""
+    """Each figure against the number of GPUs, a line for each network and batch."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    for name, batch in dict.fromkeys((one["name"], one["batch"]) for one in rows):
-        line = [one for one in rows if (one["name"], one["batch"]) == (name, batch)]
-        counts = [one["gpus"] for one in line]
-        for axis, key in zip(axes, ("images_per_s", "strong", "j_per_image"), strict=True):
-            axis.plot(counts, [one[key] for one in line], marker="o", label=f"{name}, {batch}")
-    titles = ("images/s", "efficiency at the same batch in all", "J/image, cards that train")
-    for axis, title in zip(axes, titles, strict=True):
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(20, 6), layout="constrained")
+    for axis, (key, (title, common)) in zip(axes, PANELS.items(), strict=True):
+        known = [{**one, "each": one["batch"] // one["gpus"]} for one in rows if not math.isnan(one[key])]
+        for name, batch in dict.fromkeys((one["name"], one[common]) for one in known):
+            line = sorted((one["gpus"], one[key]) for one in known if (one["name"], one[common]) == (name, batch))
+            axis.plot(*zip(*line, strict=True), marker="o", label=f"{name}, {batch}")
         axis.set(xlabel="GPUs", title=title, xticks=sorted({one["gpus"] for one in rows}))
         axis.grid(alpha=0.3)
-    for axis, key in ((axes[0], "images_per_s"), (axes[2], "j_per_image")):
-        if not all(math.isnan(one[key]) for one in rows):
-            axis.set_yscale("log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small")
-    figure.savefig(path, dpi=110)
+        if known:
+            axis.legend(fontsize="x-small")
+            axis.set_yscale("log" if common == "batch" and key != "strong" else "linear")
+    figure.savefig(path, dpi=100)
 
 
 def restored(kept: dict) -> list[Contestant]:

@@ -25,6 +25,8 @@ COMMANDS = {
     "plugins --help": ["plugins", "--help"],
     "doctor --help": ["doctor", "--help"],
     "describe --help": ["describe", "--help"],
+    "recommend --help": ["recommend", "--help"],
+    "compare --help": ["compare", "--help"],
     "a typing error": ["model=resnetin"],
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,8 +16,13 @@ RESULT_FILE = "result.json"
 TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
 PLOT_FILE = "power.png"
+REPORT_FILE = "report.html"
+"""Of a sweep, in its folder."""
 
-OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err", "rendezvous")
+UNREADABLE_FILES = "unreadable*.tsv"
+"""Of each worker, the samples that it could not read: a name, a tab and why in each line."""
+
+OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, UNREADABLE_FILES, "worker-*.out", "worker-*.err", "rendezvous")
 """Patterns of what a run leaves in its folder beside result.json; a checkpoint is the next run's too."""
 
 Status = Literal["finished", "failed", "interrupted"]
@@ -95,7 +100,7 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", ...
+            "quality", "config", "infeasible", "limit", ...
         message: one line for the user: what happened and what to do.
     """
 
@@ -186,6 +191,20 @@ class Result:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, DataError) as error:
             raise DataError(f"{file}: {error}") from error
+
+
+# MLflow's own folders hold copies of what was delivered.
+_COPIES = {"mlartifacts", "mlruns"}
+
+
+def result_files(path: Path) -> Iterator[Path]:
+    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
+    if not path.is_dir():
+        yield path
+        return
+    for found in sorted(path.rglob(RESULT_FILE)):
+        if not _COPIES & set(found.relative_to(path).parts):
+            yield found
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
