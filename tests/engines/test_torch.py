@@ -41,7 +41,7 @@ def told(ended, phase, key):
 def test_it_learns_and_one_seed_gives_one_result(tmp_path):
     first = trained(tmp_path)
     assert told(first, "train", "loss")[-1] < 0.5 * told(first, "train", "loss")[0]
-    assert told(first, "validate", "accuracy_top1")[-1] > 0.9
+    assert told(first, "validate", "accuracy_top1")[-1] > 0.8
     assert told(first, "validate", "accuracy_top5")[-1] > 0.98
     assert trained(tmp_path) == first
     assert told(trained(tmp_path, seed=1), "train", "loss") != told(first, "train", "loss")
