@@ -12,11 +12,11 @@ OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
 HALF = ("bf16", "fp16")
 
 
-class OutOfMemory(EnergybenchError, MemoryError):
+class OutOfMemoryError(EnergybenchError, MemoryError):
     """The run does not fit into a device's memory."""
 
 
-def too_large(network: Network, experiment: Experiment, devices: int, available_bytes: int | None) -> OutOfMemory:
+def too_large(network: Network, experiment: Experiment, devices: int, available_bytes: int | None) -> OutOfMemoryError:
     """The error that names the largest batch that would fit, as far as the network's description tells.
 
     Args:
@@ -30,16 +30,16 @@ def too_large(network: Network, experiment: Experiment, devices: int, available_
     slots = OPTIMIZER_SLOTS[experiment.training.optimizer]
     weights, one = network.training_bytes(0, slots), network.training_bytes(1, slots)
     if available_bytes is None or weights is None or one is None:
-        return OutOfMemory(f"{said}; use a smaller batch")
+        return OutOfMemoryError(f"{said}; use a smaller batch")
     sample = (one - weights) // (2 if experiment.precision in HALF else 1)
     parts = devices * experiment.training.accumulate
     fits = max(available_bytes - weights, 0) // sample * parts
     there = f"{available_bytes / 1e9:.2f} GB a device"
     if fits < parts:
-        return OutOfMemory(f"{said}, and by the network's description none fits into {there}; use another device")
+        return OutOfMemoryError(f"{said}, and by the network's description none fits into {there}; use another device")
     if fits >= batch:
-        return OutOfMemory(
+        return OutOfMemoryError(
             f"{said}, though {there} would hold {fits} by the network's description; "
             f"use batch={max(batch // 2, 1)}, or more training.accumulate"
         )
-    return OutOfMemory(f"{said} into {there}; by the network's description the largest that fits is about {fits}")
+    return OutOfMemoryError(f"{said} into {there}; by the network's description the largest that fits is about {fits}")

@@ -29,7 +29,7 @@ from energybench.registry import Registry
 from energybench.run import checkpoint
 from energybench.run.engine import Agreeing, Bounded, Evaluation, Preparing, Summing, Taking, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
-from energybench.run.memory import OutOfMemory, too_large
+from energybench.run.memory import OutOfMemoryError, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
 
@@ -160,7 +160,7 @@ class Loop:
         """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end.
 
         Raises:
-            OutOfMemory: the batch does not fit; whatever else goes wrong is raised as it is.
+            OutOfMemoryError: the batch does not fit; whatever else goes wrong is raised as it is.
         """
         try:
             return self._run()
@@ -169,7 +169,7 @@ class Loop:
                 raise
             raise self._too_large(self._network) from error
 
-    def _too_large(self, network: Network) -> OutOfMemory:
+    def _too_large(self, network: Network) -> OutOfMemoryError:
         given = self._assignment
         available = self._trainer.available_bytes() if isinstance(self._trainer, Bounded) else None
         return too_large(network, self._experiment, given.world * len(given.devices), available)
