@@ -96,7 +96,7 @@ def _against(decision: Decision) -> str:
         parts.append(faster_or_slower(against.ratios["time"]))
     if against.accuracy is not None:
         parts.append(accuracy_moved(against.accuracy))
-    return f"Against your present setting ({against.baseline}): {', '.join(parts)}."
+    return f"Against your present setting ({against.baseline}): {'; '.join(parts)}."
 
 
 def _cost(setting: Setting, decision: Decision, rates: Rates) -> Iterator[str]:
@@ -157,7 +157,8 @@ def _sureness(decision: Decision) -> Iterator[str]:
     if meeting < 2:
         yield "How sure: there is no other setting to compare it with."
     elif chosen.probability is None:
-        yield "How sure: not known. Single runs tell no scatter, so that no setting can be told from another."
+        once = [setting.label for setting in decision.settings if not setting.unmet and len(setting.row.finished) < 2]
+        yield f"How sure: not known. A single run tells no scatter, and nothing can be told from it: {listed(once, 4)}."
     else:
         others = len(decision.tied)
         apart = f"not told apart from {others} other{'s' * (others > 1)}" if others else "told apart from every other"
