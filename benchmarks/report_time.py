@@ -1,4 +1,4 @@
-"""How long the report of a study of many runs takes from a tracking store, how large its page is, and how much memory."""
+"""How long the report of many runs takes from a tracking store, how large its page is, and how much memory."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def main() -> None:
                 first = f"{name.split(' ')[0]} batch="
                 wait_for(driver, f"{address}&compareRunsMode=CHART", first, width=1700, height=900)
                 close = "[aria-label='Close'], [aria-label='close']"
-                driver.execute_script(f"document.querySelectorAll(\"{close}\").forEach(button => button.click())")
+                driver.execute_script(f'document.querySelectorAll("{close}").forEach(button => button.click())')
                 time.sleep(4)
                 chromium.picture(driver, HERE / "mlflow.png")
 

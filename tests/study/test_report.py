@@ -146,9 +146,7 @@ class TestContents:
     def test_runs_of_a_store_without_phases_or_channels(self):
         from dataclasses import replace
 
-        bare = [
-            replace(one, phases=(), provenance={"devices": one.provenance["devices"]}) for one in of_lenet()
-        ]
+        bare = [replace(one, phases=(), provenance={"devices": one.provenance["devices"]}) for one in of_lenet()]
         found = contents(collected(bare))
         assert found.channels.rows == ()
         assert "does not hold what was read" in render(found)
@@ -175,8 +173,6 @@ def test_the_front_is_what_no_other_beats_in_both():
 
 class Page(HTMLParser):
     """What of a page would be fetched, and its elements."""
-
-    VOID = {"meta", "link", "input", "br", "path", "use"}
 
     def __init__(self, text):
         super().__init__()
