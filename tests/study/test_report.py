@@ -174,8 +174,6 @@ def test_the_front_is_what_no_other_beats_in_both():
 class Page(HTMLParser):
     """What of a page would be fetched, and its elements."""
 
-    VOID = ("meta", "link", "input", "br", "path", "use")
-
     def __init__(self, text):
         super().__init__()
         self.ids, self.fetched, self.links, self.tags = Counter(), [], [], Counter()
