@@ -25,6 +25,7 @@ COMMANDS = {
     "plugins --help": ["plugins", "--help"],
     "doctor --help": ["doctor", "--help"],
     "describe --help": ["describe", "--help"],
+    "prepare --help": ["prepare", "--help"],
     "a typing error": ["model=resnetin"],
 }
 

@@ -202,7 +202,7 @@ def test_the_class_list_says_which_folders_count_and_in_which_order(root: Path) 
 
 def test_where_nothing_is_the_check_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ENERGYBENCH_DATA", raising=False)
-    assert "set dataset.root" in Imagenet(ImagenetOptions()).check().detail
+    assert "set dataset.root" in str(Imagenet(ImagenetOptions()).check())
     state = Imagenet(ImagenetOptions(str(tmp_path))).check()
     assert not state.ok and f"no images found in {tmp_path}" in state.detail
 

@@ -124,7 +124,8 @@ class Imagenet:
         try:
             source = self._source()
         except DataError as error:
-            return Availability(False, str(error).removeprefix(f"dataset {NAME!r}: "))
+            detail, _, remedy = str(error).removeprefix(f"dataset {NAME!r}: ").partition("; ")
+            return Availability(False, detail, remedy)
         return Availability(True, f"{source}, in {self._prepared if source == 'prepared' else self._root()}")
 
     def info(self) -> DatasetInfo:
@@ -157,7 +158,7 @@ class Imagenet:
             return Path(self._options.root).expanduser()
         data = os.environ.get(DATA_VARIABLE)
         if data is None:
-            raise DataError(f"dataset {NAME!r}: {REMEDY}")
+            raise DataError(f"dataset {NAME!r}: no folder is named; {REMEDY}")
         return Path(data).expanduser() / FOLDER
 
     @property
