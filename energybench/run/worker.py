@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,8 +152,8 @@ class Loop:
         self._seconds = 0.0
         self._reached = False
         self._next_look = 0
-        self._unreadable = 0
         self._network: Network | None = None
+        self._dataset: Dataset | None = None
         self._trainer: Trainer | None = None
 
     def run(self) -> dict[str, float]:
@@ -168,6 +168,8 @@ class Loop:
             if failure_kind(error) != "out_of_memory" or self._network is None:
                 raise
             raise self._too_large(self._network) from error
+        finally:
+            self._list_unreadable()
 
     def _too_large(self, network: Network) -> OutOfMemoryError:
         given = self._assignment
@@ -186,7 +188,6 @@ class Loop:
             if self._validates():
                 loss = self._validate(trainer, dataset, self._epoch)
             self._schedule.validated(loss)
-            self._list_unreadable(dataset)
             self._save(trainer)
         memory = trainer.memory_bytes()
         return {} if memory is None else {"memory_bytes": memory}
@@ -200,7 +201,7 @@ class Loop:
         engine = make(registry, "engine", experiment.engine)
         given = self._assignment
         task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
-        dataset = plugin.open(architecture.input_shape, experiment.seed)
+        self._dataset = dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer: Trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
         self._trainer = trainer
         if isinstance(dataset, Adapting):
@@ -212,12 +213,11 @@ class Loop:
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
 
-    def _list_unreadable(self, dataset: Dataset) -> None:
+    def _list_unreadable(self) -> None:
         """Names what could not be read in the run's folder, each worker its own."""
-        found = dataset.unreadable() if isinstance(dataset, Reporting) else {}
-        if len(found) == self._unreadable:
+        found: Mapping[str, str] = self._dataset.unreadable() if isinstance(self._dataset, Reporting) else {}
+        if not found:
             return
-        self._unreadable = len(found)
         rank = f"-{self._assignment.rank}" if self._assignment.rank else ""
         lines = "".join(f"{name}\t{why}\n" for name, why in sorted(found.items()))
         (Path(self._assignment.directory) / f"unreadable{rank}.tsv").write_text(lines, encoding="utf-8")

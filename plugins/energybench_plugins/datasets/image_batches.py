@@ -26,7 +26,8 @@ CHUNK = 16
 """Images that a thread works on at a time: fewer leave threads waiting for each other, more make the last one late."""
 
 FEW_THREADS = 8
-"""Fewer than these leave a GPU of today waiting for ImageNet's images: see docs/performance.md."""
+"""Threads for each device below which `auto` leaves decoding to a device that can. Assumed: benchmarks/input_gpu.py
+measures how many a card needs."""
 
 
 @dataclass(frozen=True)
