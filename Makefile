@@ -41,7 +41,7 @@ $(VENV)/.installed-demo: $(VENV)/.created $(SPEC)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created $(SPEC)
-	@echo "installing energybench with MXNet, MLflow and the test tools into $(VENV) (the first time takes some minutes)"
+	@echo "installing energybench with MXNet, PyTorch, MLflow and the test tools into $(VENV) (the first time takes some minutes)"
 	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[gluon,mlflow,test]'
 	@touch $(VENV)/.installed-demo $@
 

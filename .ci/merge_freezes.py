@@ -5,6 +5,7 @@ Usage: merge_freezes.py 3.11=FILE 3.12=FILE ... > constraints.txt
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,13 +14,18 @@ HEADER = """\
 # Every package that the extras gluon, mlflow and test bring, as it was when this file was made, on Python {pythons}.
 # Made by `make constraints`, which installs them into new environments; edit setup.cfg and run it again.
 # Core and torch also run on numpy 2; the gluon extra needs numpy below 2, and it is part of this lock.
+# What torch's CUDA build brings besides is not in it: torch pins that itself.
 """
 
 
+OF_CUDA = re.compile(r"(nvidia|cuda)[-_](?!ml[-_]py$).*|triton")
+"""What torch's CUDA build brings and its CPU build does not: torch itself pins their versions."""
+
+
 def pins(lines: Iterable[str]) -> dict[str, str]:
-    """Name -> version, of the lines that pin one."""
+    """Name -> version, of the lines that pin one; without the label of a build ("2.13.0+cpu")."""
     split = (line.strip().partition("==") for line in lines)
-    return {name: version for name, equals, version in split if equals}
+    return {name: version.partition("+")[0] for name, equals, version in split if equals and not OF_CUDA.match(name)}
 
 
 def merge(found: Mapping[str, Mapping[str, str]]) -> list[str]:

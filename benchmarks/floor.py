@@ -84,13 +84,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--grid", nargs="*", default=[], help="files of torch_grid.py")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--loads", help="a file that an earlier call wrote with --out: nothing is measured")
+    parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
     parser.add_argument("--out")
     given = parser.parse_args()
     if given.quick:
-        given.size, given.seconds = 256, 0.2
-    counter = Counter(given.device)
-    loads = measured(given.device, given.size, given.seconds, counter)
+        given.size, given.seconds, given.device = 256, 0.2, "cpu"
+    if given.loads:
+        earlier = json.loads(Path(given.loads).read_text())
+        machine, loads = earlier["machine"], earlier["loads"]
+    else:
+        counter = Counter(given.device)
+        loads = measured(given.device, given.size, given.seconds, counter)
+        machine = {"device": counter.name(), "driver": counter.driver(), "uuids": counter.uuids()}
     for name, load in loads.items():
         print(f"{name:5} {load['per_s'] / 1e12:9.3f} T{'B' if name == 'copy' else 'FLOP'}/s  {load['power_w']} W")
     cells = [one for path in given.grid for one in json.loads(Path(path).read_text())["cells"] if "failure" not in one]
@@ -106,7 +112,6 @@ def main() -> None:
     for one in rows:
         print(text(one))
     if given.out:
-        machine = {"device": counter.name(), "driver": counter.driver()}
         Path(given.out).write_text(json.dumps({"machine": machine, "loads": loads, "rows": rows}, indent=1) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 Makes photographs, packs them with `energybench prepare`, decodes them by 1, 2, 4, ... threads without a GPU, and then
 trains in turn on synthetic images and on the packed ones, each cell a run of energybench with its own meter. The packed
-files stand in the manifest many times over, so that an epoch is as long as ImageNet's; they are read from the page cache.
+files stand in the manifest many times over, so that an epoch is as long as ImageNet's; the page cache holds them.
 Needs the extras torch and images (of these the libraries simplejpeg and opencv-python, or opencv-python-headless).
 """
 
@@ -147,9 +147,8 @@ def main() -> None:
     top = statistics.median(medians["synthetic"]) if medians["synthetic"] else None
     for name, speeds in medians.items():
         if speeds and top and name != "synthetic":
-            print(
-                f"{name} / synthetic: {statistics.median(speeds):,.1f} / {top:,.1f} = {statistics.median(speeds) / top:.3f}"
-            )
+            middle = statistics.median(speeds)
+            print(f"{name} / synthetic: {middle:,.1f} / {top:,.1f} = {middle / top:.3f}")
     if top and rates:
         each = rates[given.workers] / given.workers
         print(f"{top:,.0f} images/s take {top / each:.1f} threads like these ({each:,.0f} images/s each)")

@@ -1,4 +1,4 @@
-"""JPEG files that are as hard to decode as photographs, since they are pieces of two of them: scikit-learn's samples."""
+"""JPEG files as hard to decode as photographs, since they are pieces of two of them: scikit-learn's samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ SIZE = (375, 500)
 """Height and width in pixels of the usual image of ImageNet."""
 
 NOISE = 4.0
-"""Standard deviation of what is added, as of a camera's sensor: enlarged pieces have too little detail. With QUALITY the
-files have about the 110 kB of ImageNet's."""
+"""Standard deviation of what is added, as of a camera's sensor: enlarged pieces have too little detail."""
 
 QUALITY = 94
 
@@ -42,7 +41,8 @@ def _some(folder: Path, numbers: range, classes: int, size: tuple[int, int], see
         photograph = photographs[number % len(photographs)]
         share = random.uniform(0.5, 1.0)
         tall, wide = (int(share * length) for length in photograph.shape[:2])
-        top, left = (int(random.integers(0, have - want + 1)) for have, want in zip(photograph.shape, (tall, wide)))
+        top = int(random.integers(0, photograph.shape[0] - tall + 1))
+        left = int(random.integers(0, photograph.shape[1] - wide + 1))
         piece = cv2.resize(photograph[top : top + tall, left : left + wide], size[::-1])
         noise = random.normal(0, NOISE, piece.shape)
         path = folder / f"class{number % classes:04d}" / f"{number:07d}.JPEG"

@@ -1,7 +1,8 @@
 """ResNet-50 v1.5, bf16, channels last: energybench's torch engine against loops written by hand and timm's, in turn.
 
-Every contestant is a process of its own that becomes ready once; then each trains for a window, in rounds (A B C A B C
-...), until --seconds are over. Raw windows go to --out after each round; those of a further call are added.
+Every contestant is a process of its own that becomes ready once (see `contest.py`); then each trains for a window, in
+rounds (A B C A B C ...), until --seconds are over. Raw windows go to --out after each round; those of a further call
+are added.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from contest import Contestant, Counter
+from contest import Contestant, Counter, make_ready, numbers, turn
 
 HERE = Path(__file__).parent
 OURS = {
@@ -34,7 +35,7 @@ def contestants(names: list[str], batch: int, given: argparse.Namespace) -> list
     found = []
     for name in names:
         if name in OURS:
-            command = [str(HERE / "resnet50_ours.py"), *overrides(name, batch, given)]
+            command = [str(HERE / "contest_ours.py"), *overrides(name, batch, given)]
         else:
             command = [str(HERE / "resnet50_by_hand.py"), name, "--batch", str(batch), *size]
         found.append(Contestant(name, command, batch))
@@ -89,54 +90,45 @@ def table(found: list[Contestant]) -> str:
     return "\n".join(lines)
 
 
-def numbers(one: Contestant, key: str) -> list[float]:
-    return [value for window in one.windows if (value := window[key]) is not None]
-
-
 def run(batch: int, given: argparse.Namespace, counter: Counter, earlier: list[dict], end: float) -> list[Contestant]:
     found = contestants(given.contestants, batch, given)
     for one in found:
-        known = next((old for old in earlier if (old["name"], old["batch"]) == (one.name, batch)), None)
-        one.windows = list(known["windows"]) if known else []
-    logs = Path(tempfile.mkdtemp())
-    cache = given.cache or str(logs / "cache")
+        one.take_up(earlier)
+    folder = Path(tempfile.mkdtemp())
+    cache = given.cache or str(folder / "cache")
     environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
     try:
-        for one in found:  # imports overlap; what follows must have the device for itself
-            one.start(logs / f"{one.name}-{batch}.err", environment)
-        for one in found:
-            if time.monotonic() < end:
-                one.prepare()
-                said = one.failure or f"ready in {one.ready_s:.1f} s"
-                print(f"batch {batch} {one.name}: {said}", flush=True)
-            else:
-                one.failure = "no time left to become ready"
-        running = [one for one in found if one.ready_s is not None]
+        running = make_ready(found, folder, environment, given.device)
         for one in running:
-            one.turn(given.window / 2, counter)  # uncounted
-            one.windows.pop()
+            turn([one], given.window / 2, counter)  # uncounted
+            one.windows = one.windows[:-1]
         for _ in range(given.rounds):
             if time.monotonic() + given.window * len(running) > end:
                 break
             for one in running:
-                if not one.failure:
-                    one.turn(given.window, counter)
-            save(given, counter, [*others(earlier, batch), *(one.to_json() for one in found)])
+                turn([one], given.window, counter)
+            save(given, counter, [*others(earlier, found), *(one.to_json() for one in found)])
     finally:
         for one in found:
             one.stop()
     return found
 
 
-def others(earlier: list[dict], batch: int) -> list[dict]:
-    return [old for old in earlier if old["batch"] != batch]
+def others(earlier: list[dict], found: list[Contestant]) -> list[dict]:
+    keys = {one.key for one in found}
+    return [old for old in earlier if (old["name"], old["batch"], old["world"]) not in keys]
 
 
 def save(given: argparse.Namespace, counter: Counter, data: list[dict]) -> None:
     if given.out:
         import torch
 
-        machine = {"device": counter.name(), "driver": counter.driver(), "torch": torch.__version__}
+        machine = {
+            "device": counter.name(),
+            "driver": counter.driver(),
+            "uuids": counter.uuids(),
+            "torch": torch.__version__,
+        }
         machine |= {"python": platform.python_version(), "window_s": given.window, "size": given.size}
         Path(given.out).write_text(json.dumps({"machine": machine, "contestants": data}, indent=1) + "\n")
 
@@ -159,13 +151,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.size, given.batch, given.window, given.rounds, given.precision = 32, [2], 0.5, 2, "fp32"
+        given.device, given.contestants = "cpu", ["energybench-eager", "eager"]
     begun, counter = time.monotonic(), Counter(given.device)
     done: list[Contestant] = []
     earlier = json.loads(Path(given.out).read_text())["contestants"] if given.out and Path(given.out).exists() else []
     for index, batch in enumerate(given.batch):
         end = begun + given.seconds * (index + 1) / len(given.batch)
         found = run(batch, given, counter, earlier, end)
-        earlier = [*others(earlier, batch), *(one.to_json() for one in found)]
+        earlier = [*others(earlier, found), *(one.to_json() for one in found)]
         done += found
         print(table(found), flush=True)
     save(given, counter, earlier)

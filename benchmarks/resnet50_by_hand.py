@@ -1,10 +1,9 @@
 """ResNet-50 v1.5 trained by loops written by hand, as an expert would write them: nothing of energybench is in here.
 
-A contestant of `resnet50.py`: it makes itself ready when it is told to, and then trains for as long as each line on
-standard input says. Synthetic images stay on the device. Ways: eager; compile; graph, which is torch.compile with the
-whole step (forward, backward, optimiser) in a CUDA graph; timm and timm-compile, which are the train loop of timm's
-benchmark script: its model, its optimiser and its new random targets for each step, but without its wait for the device
-after each step.
+A contestant: see `contest.py`. Synthetic images stay on the device. Ways: eager; compile; graph, which is torch.compile
+with the whole step (forward, backward, optimiser) in a CUDA graph; timm and timm-compile, which are the train loop of
+timm's benchmark script: its model, its optimiser and its new random targets for each step, but without its wait for the
+device after each step. Several ranks train by DistributedDataParallel, compiled (eager, compile).
 """
 
 from __future__ import annotations
@@ -50,24 +49,54 @@ def resnet50(classes: int) -> nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
+LOOK_S = 0.25
+"""How often several ranks agree on how many steps to go on."""
+
+
 class Hand:
-    def __init__(self, way: str, batch: int, size: int, device: str, mode: str, precision: str) -> None:
-        torch.backends.cudnn.benchmark = True
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.way, self.device, self.half = given.way, given.device, given.precision == "bf16"
+        self.batch = given.batch // given.world
+
+    def load(self) -> None:
         torch.manual_seed(0)
-        self.way, self.device, self.batch, self.half = way, device, batch, precision == "bf16"
-        self.images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
-        self.labels = torch.randint(1000, (batch,), device=device)
-        self.net = self._timm() if way.startswith("timm") else resnet50(1000)
-        self.net = self.net.to(device, memory_format=torch.channels_last).train()
+        size = self.given.size
+        self.images = torch.randn(self.batch, 3, size, size, device=self.device).to(memory_format=torch.channels_last)
+        self.labels = torch.randint(1000, (self.batch,), device=self.device)
+        self.net = self._timm() if self.way.startswith("timm") else resnet50(1000)
+        self.net = self.net.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = self._optimizer()
         self.loss = nn.CrossEntropyLoss()
-        self.run = self.net
-        if way in ("compile", "graph", "timm-compile"):
-            self.run = torch.compile(self.net, mode=None if mode == "default" else mode)
+        self.run = self._parallel() if self.given.world > 1 else self.net
+        if self.way in ("compile", "graph", "timm-compile"):
+            mode = self.given.mode
+            self.run = torch.compile(self.run, mode=None if mode == "default" else mode)
         self.step = self._step
-        if way == "graph" and device == "cuda":
+        torch.backends.cudnn.benchmark = False
+        for _ in range(3):
+            self._step()
+        self._wait()
+        torch.backends.cudnn.benchmark = True
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def ready(self) -> None:
+        if self.way == "graph" and self.device == "cuda":
             self._capture()
-        self.train_for(0.0, least=3)
+        for _ in range(5):
+            self.step()
+        self._wait()
+
+    def _parallel(self) -> nn.Module:
+        from torch import distributed
+
+        store = distributed.FileStore(f"{self.given.meeting}.store", self.given.world)
+        backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=self.given.rank, world_size=self.given.world)
+        devices = [0] if self.device == "cuda" else None
+        return nn.parallel.DistributedDataParallel(self.net, device_ids=devices, gradient_as_bucket_view=True)
 
     def _timm(self) -> nn.Module:
         import timm
@@ -104,12 +133,12 @@ class Hand:
             self._step()
         self.step = graph.replay
 
-    def train_for(self, seconds: float, least: int = 1) -> tuple[int, float]:
+    def train(self, seconds: float, exchange: bool) -> tuple[int, float]:
         """Steps made and seconds taken; now and then the host waits for the device, so that it is not far ahead."""
         self._wait()
-        steps, begun = 0, time.perf_counter()
+        steps, until, begun = 0, 4, time.perf_counter()
         marks: list[torch.cuda.Event] = []
-        while steps < least or time.perf_counter() - begun < seconds:
+        while True:
             self.step()
             steps += 1
             if self.device == "cuda" and steps % 4 == 0:
@@ -117,8 +146,22 @@ class Hand:
                 marks[-1].record()
                 if len(marks) > 2:
                     marks.pop(0).synchronize()
+            if steps == until:
+                took = time.perf_counter() - begun
+                left = min(seconds - took, LOOK_S)
+                ahead = self._agreed(max(int(left / (took / steps)), 1) if left > 0 else 0)
+                if not ahead:
+                    break
+                until += ahead
         self._wait()
         return steps, time.perf_counter() - begun
+
+    def _agreed(self, steps: int) -> int:
+        if self.given.world == 1:
+            return steps
+        told = torch.tensor([steps])
+        torch.distributed.broadcast(told, 0)
+        return int(told)
 
     def _wait(self) -> None:
         if self.device == "cuda":
@@ -128,13 +171,16 @@ class Hand:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=WAYS)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64, help="of all ranks together")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--mode", default="default", help="of torch.compile")
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--meeting", help="where several ranks meet")
     given = parser.parse_args()
-    answer(lambda: Hand(given.way, given.batch, given.size, given.device, given.mode, given.precision).train_for)
+    answer(lambda: Hand(given))
 
 
 if __name__ == "__main__":

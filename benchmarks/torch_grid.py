@@ -1,7 +1,7 @@
 """Networks x batches x precisions x ways of running a step, each cell a run of energybench with its own meter.
 
-The order is shuffled by --seed. A cell that stands in --out is not run again, so that the grid can be made in several
-visits of --seconds each; the table shows all that is there.
+The parts of --plan are made one after the other, each in an order shuffled by --seed. A cell that stands in --out is
+not run again, so that the grid can be made in several visits of --seconds each; the table shows all that is there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ WAYS = {
     "graph": ["engine.graph=true", "engine.compile=none"],
     "compiled": ["engine.graph=true", "engine.compile=default"],
 }
+PLAN = ("bf16:graph", "bf16:eager", "fp32:graph", "tf32:graph")
 RETRIED = ("crashed", "killed", "hung", "error", "meter", "internal", "interrupted")
 """Kinds of failure after which a cell is run again in the next visit."""
 
@@ -51,6 +52,7 @@ def overrides(model: str, batch: int, precision: str, way: str, given: argparse.
         *(f"model={model}", f"batch={batch}", f"precision={precision}", "engine=torch", *ways),
         *("gpu=cpu" if given.device == "cpu" else "gpu=auto", "budget.epochs=null", f"budget.seconds={given.cell}"),
         *("dataset.images=100000000", "tracking=none", f"measure.baseline_s={given.baseline}", f"seed={given.seed}"),
+        *("measure.context_s=0.5", "measure.baseline_max_s=3"),
         *([f"engine.compile_cache={given.cache}"] if given.cache else []),
         *(["dataset=synthetic"] if model == "lenet" else []),  # the others bring it
         *([f"model.input_size={given.size}"] if given.size else []),
@@ -95,6 +97,17 @@ def line(found: dict) -> str:
     )
 
 
+def planned(given: argparse.Namespace) -> list[tuple[str, int, str, str]]:
+    """Model, batch, precision and way of each cell."""
+    keys: list[tuple[str, int, str, str]] = []
+    for part in given.plan:
+        precision, way, *models = part.split(":")
+        some = list(itertools.product(models or given.models, given.batches, [precision], [way]))
+        random.Random(given.seed).shuffle(some)
+        keys += some
+    return list(dict.fromkeys(keys))
+
+
 HEAD = f"{'network':10}{'batch':>6} {'prec.':5} {'way':9}{'images/s':>12}{'W':>8}{'mJ/image':>10}{'':10}{'GFLOPS/W':>9}"
 
 
@@ -103,8 +116,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "tf32", "bf16"])
-    parser.add_argument("--ways", nargs="+", default=["graph"], choices=list(WAYS))
+    parser.add_argument("--plan", nargs="+", default=list(PLAN), help="parts: precision:way, or precision:way:network")
     parser.add_argument("--cell", type=float, default=8.0, help="seconds of training a cell")
     parser.add_argument("--baseline", type=float, default=0.0, help="seconds of idle before each cell")
     parser.add_argument("--size", type=int, help="input size of every network")
@@ -117,11 +129,11 @@ def main() -> None:
     parser.add_argument("--out")
     given = parser.parse_args()
     if given.quick:
-        given.models, given.batches, given.precisions, given.cell, given.ways = ["lenet"], [8], ["fp32"], 0.5, ["eager"]
+        given.models, given.batches, given.plan, given.cell = ["lenet"], [8], ["fp32:eager"], 0.5
+        given.device = "cpu"
     path = Path(given.out) if given.out else None
     done: list[dict] = json.loads(path.read_text())["cells"] if path and path.exists() else []
-    keys = list(itertools.product(given.models, given.batches, given.precisions, given.ways))
-    random.Random(given.seed).shuffle(keys)
+    keys = planned(given)
     done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
     known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
     registry = Registry()

@@ -64,15 +64,15 @@ class Consumer:
     Attributes:
         rank: number of this worker among `world`, each of which is given its own part of every batch.
         world: how many workers there are.
-        decodes: whether it decodes JPEG files on its device.
+        kinds: of batches that it knows beside Batch and PixelBatch: `energybench.images.EncodedBatch`, `HeldBatch`.
     """
 
     rank: int = 0
     world: int = 1
-    decodes: bool = False
+    kinds: tuple[type[Batch], ...] = ()
 
     def share(self, size: int) -> slice:
-        """This worker's part of `size` samples; the parts are as equal as can be."""
+        """Its part of `size` samples; the parts are as equal as can be."""
         return slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
 
 
@@ -114,7 +114,11 @@ class Adapting(Protocol):
     """
 
     def adapt(self, consumer: Consumer) -> None:
-        """From now on yields that consumer's part of each batch alone, with `whole` set. Called once, after `open`."""
+        """From now on yields that consumer's part of each batch alone, with `whole` set where there are several.
+
+        Called once, after `open` and before the first batch. Raises DataError where what was asked for takes a kind of
+        batch that the consumer does not know.
+        """
 
 
 @runtime_checkable

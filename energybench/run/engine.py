@@ -148,11 +148,27 @@ class Waiting(Protocol):
 
 
 @runtime_checkable
+class Taking(Protocol):
+    """A trainer whose `feed` takes batches that leave more to the devices."""
+
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """Which: `energybench.images.EncodedBatch` where they decode JPEG files, `HeldBatch` where they keep images."""
+
+
+@runtime_checkable
 class Agreeing(Protocol):
     """A trainer of one worker among several, which must all do the same steps."""
 
     def agree(self, value: float) -> float:
         """Rank 0's value, on every rank. Every rank calls it as often; it waits for rank 0 but for no device."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A trainer that can tell how much memory there is."""
+
+    def available_bytes(self) -> int | None:
+        """Memory of its device that training can have, with what it has; None where it cannot be told."""
 
 
 class Engine(Protocol):

@@ -20,9 +20,7 @@ from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session
 from energybench.registry import Registry
 from energybench.run.engine import Engine
-
-OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
-"""Values that an optimiser keeps for each parameter: momentum; Adam's two moments."""
+from energybench.run.memory import OPTIMIZER_SLOTS
 
 CPU_NAMES = (CPU, "none")
 

@@ -27,8 +27,19 @@ from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Agreeing, Evaluation, Preparing, Summing, Task, Trainer, Waiting
+from energybench.run.engine import (
+    Agreeing,
+    Bounded,
+    Evaluation,
+    Preparing,
+    Summing,
+    Taking,
+    Task,
+    Trainer,
+    Waiting,
+)
 from energybench.run.events import EventWriter
+from energybench.run.memory import OutOfMemory, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
 
@@ -40,6 +51,7 @@ PROGRESS_PERIOD_S = 1.0
 LOOK_PERIOD_S = 0.25
 """How often several workers look at the clock together."""
 
+NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
 CHECKPOINT_FILE = "checkpoint.npz"
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""
@@ -124,14 +136,16 @@ def failure_kind(error: Exception) -> str:
     if isinstance(error, TrainingError):
         return error.kind
     words = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in words or "failed to allocate" in words:
+    if isinstance(error, MemoryError) or any(said in words for said in NO_MEMORY):
         return "out_of_memory"
     return "error" if isinstance(error, EnergybenchError) else "crashed"
 
 
 def _message(error: Exception) -> str:
     said = reason(error)
-    text = said if isinstance(error, EnergybenchError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, EnergybenchError):
+        return said
+    text = f"{type(error).__name__}: {said}"
     return f"{text}; use a smaller batch" if failure_kind(error) == "out_of_memory" else text
 
 
@@ -149,9 +163,28 @@ class Loop:
         self._reached = False
         self._next_look = 0
         self._unreadable = 0
+        self._network: Network | None = None
+        self._trainer: Trainer | None = None
 
     def run(self) -> dict[str, float]:
-        """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
+        """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end.
+
+        Raises:
+            OutOfMemory: the batch does not fit; whatever else goes wrong is raised as it is.
+        """
+        try:
+            return self._run()
+        except Exception as error:
+            if failure_kind(error) != "out_of_memory" or self._network is None:
+                raise
+            raise self._too_large(self._network) from error
+
+    def _too_large(self, network: Network) -> OutOfMemory:
+        given = self._assignment
+        available = self._trainer.available_bytes() if isinstance(self._trainer, Bounded) else None
+        return too_large(network, self._experiment, given.world * len(given.devices), available)
+
+    def _run(self) -> dict[str, float]:
         trainer, dataset = self._load()
         self._rest()
         self._prepare(trainer, dataset)
@@ -173,14 +206,16 @@ class Loop:
         registry, experiment = Registry(), self._experiment
         plugin = make(registry, "dataset", experiment.dataset)
         self._info = plugin.info()
-        architecture = make_architecture(registry, experiment.model, self._info.classes)
+        architecture = self._network = make_architecture(registry, experiment.model, self._info.classes)
         engine = make(registry, "engine", experiment.engine)
         given = self._assignment
         task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
         dataset = plugin.open(architecture.input_shape, experiment.seed)
-        trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        trainer: Trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        self._trainer = trainer
         if isinstance(dataset, Adapting):
-            dataset.adapt(Consumer(given.rank, given.world))
+            kinds = trainer.kinds() if isinstance(trainer, Taking) else ()
+            dataset.adapt(Consumer(given.rank, given.world, kinds))
         self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")

@@ -79,8 +79,7 @@ class ClassFolders:
 
     def read(self, number: int) -> bytes:
         """See ImageFiles."""
-        with open(self.name(number), "rb", buffering=0) as file:
-            return file.read()
+        return Path(self.name(number)).read_bytes()
 
     def name(self, number: int) -> str:
         """Its path."""
@@ -196,8 +195,7 @@ def images_in(folder: Path) -> list[str]:
 
 
 def class_list(path: Path) -> list[str]:
-    """The first word of each line of a file: `n01440764 tench, Tinca tinca`; lines that are empty or begin with # are not
-    counted.
+    """The first word of each line of a file: `n01440764 tench, Tinca tinca`; empty lines and those with # do not count.
 
     Raises:
         DataError: it cannot be read, names nothing, or names a class twice.

@@ -59,6 +59,7 @@ class ImagenetOptions:
         decode: where JPEG files are decoded: cpu | gpu (by nvJPEG, engine torch) | auto.
         workers: threads that decode, over all workers of the run; null: as many as the run may use processors.
         ahead: batches that are decoded before they are asked for.
+        resident: whether all images are decoded once, while the run loads, and kept on the devices: what fits there.
         scale: least and largest share of its area that a training view shows of an image.
         ratio: least and largest ratio of width to height of a training view.
         flip: probability that a training view is mirrored.
@@ -77,6 +78,7 @@ class ImagenetOptions:
     decode: str = "auto"
     workers: int | None = None
     ahead: int = 2
+    resident: bool = False
     scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     flip: float = 0.5
@@ -145,7 +147,7 @@ class Imagenet:
             input_shape,
             Normalisation(tuple(options.mean), tuple(options.std)),
             seed,
-            Decoding(threads, options.ahead, options.on_corrupt == "skip"),
+            Decoding(threads, options.decode, options.ahead, options.resident, options.on_corrupt == "skip"),
             RandomCrop((options.scale[0], options.scale[1]), (options.ratio[0], options.ratio[1]), options.flip),
             CentreCrop(options.centre),
         )

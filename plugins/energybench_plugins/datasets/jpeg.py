@@ -27,9 +27,17 @@ def size(data: Buffer) -> tuple[int, int]:
         image = _any(data)
         return image.shape[0], image.shape[1]
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        return _header(data)
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def _header(data: Buffer) -> tuple[int, int]:
+    """Height and width of a JPEG; raises ValueError."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except KeyError as error:  # what simplejpeg makes of a header that ends early
+        raise ValueError("its header is not whole") from error
     return height, width
 
 
@@ -45,7 +53,7 @@ def decode(data: Buffer, least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
     """
     if bytes(data[:2]) != JPEG:
         return _any(data)
-    options = {"fastdct": True, "fastupsample": True, "min_height": least[0], "min_width": least[1]}
+    options: dict[str, object] = {"fastdct": True, "fastupsample": True, "min_height": least[0], "min_width": least[1]}
     try:
         return _jpeg(data, options, strict=True)
     except ValueError as error:
@@ -58,7 +66,7 @@ def decode(data: Buffer, least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
 
 
 def _jpeg(data: Buffer, options: dict[str, object], *, strict: bool) -> NDArray[np.uint8]:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    height, width = _header(data)
     room = getattr(_own, "room", None)
     if room is None or len(room) < height * width * 3:
         room = _own.room = np.empty(height * width * 3, np.uint8)
@@ -103,7 +111,7 @@ def view(data: Buffer, whole: tuple[int, int], box: Sequence[int], flip: bool, o
 
 
 def resized(data: Buffer, shorter: int | None, quality: int) -> bytes:
-    """The same image as a JPEG whose shorter side has at most `shorter` pixels; a JPEG that is no larger stays as it is.
+    """The same image as a JPEG whose shorter side has at most `shorter` pixels; a JPEG that is no larger stays so.
 
     Raises:
         DataError: it is no whole image.

@@ -1,10 +1,10 @@
 """RecordIO packs of images as MXNet's im2rec writes them, read without MXNet.
 
 A file is a sequence of records, each of one or more parts of 4 bytes magic, 4 bytes length word and the payload, padded
-to a multiple of 4 (dmlc-core, include/dmlc/recordio.h). The length word's upper 3 bits say which part it is: 0 the whole
-record, 1 the first, 2 a middle one, 3 the last; the lower 29 its length. A payload that holds the magic at a multiple of
-4 is split there, and the magic, left out, comes back between the parts. The payload of an image begins with MXNet's
-IRHeader: flag (uint32), label (float32), id and id2 (uint64), and where flag is not 0, so many float32 labels more.
+to a multiple of 4 (dmlc-core, include/dmlc/recordio.h). The length word's upper 3 bits say which part it is: 0 the
+whole record, 1 the first, 2 a middle one, 3 the last; the lower 29 its length. A payload that holds the magic at a
+multiple of 4 is split there, and the magic, left out, comes back between the parts. The payload of an image begins with
+MXNet's IRHeader: flag (uint32), label (float32), id and id2 (uint64), and where flag is not 0, so many float32 labels.
 The index beside it, `.idx`, has a line for each record: its key, a tab, and its offset.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,15 +48,16 @@ class RandomCrop:
 
     def draw(self, count: int, random: np.random.Generator) -> Draws:
         """For `count` images."""
-        areas = random.uniform(*self.scale, (count, ATTEMPTS))
-        ratios = np.exp(random.uniform(*np.log(self.ratio), (count, ATTEMPTS)))
+        areas = random.uniform(self.scale[0], self.scale[1], (count, ATTEMPTS))
+        ratios = np.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), (count, ATTEMPTS)))
         return Draws(areas, ratios, random.uniform(size=(count, 2)), random.uniform(size=count) < self.flip)
 
     def boxes(self, heights: NDArray[np.int64], widths: NDArray[np.int64], drawn: Draws) -> NDArray[np.int64]:
         """One view of each image: the first of the boxes drawn that fits into it.
 
         Args:
-            heights, widths: (n,) pixels.
+            heights: (n,) pixels.
+            widths: (n,) pixels.
             drawn: for these images.
 
         Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,21 @@ def _get_model() -> Any:
     import_mxnet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch beside MXNet, and of numpy's and scipy's old names
-        return importlib.import_module("gluoncv.model_zoo").get_model
+        with _without_torch():
+            return importlib.import_module("gluoncv.model_zoo").get_model
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """GluonCV ends with an error where it finds a torch of this decade, though its Gluon networks need none."""
+    found = sys.modules.get("torch")
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+        if found is not None:
+            sys.modules["torch"] = found
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Batch, Consumer
-from energybench.images import Normalisation, PixelBatch
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
+from energybench_plugins.engines.torch_decode import Arrival, Decoding
 
 SLOTS = 3
 """Batches on their way: one that is trained on, one that is copied, one that is made."""
@@ -60,14 +61,14 @@ class Staged:
         images: (N, C, H, W).
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
-        slot: that holds it, None where it stays.
+        slot: that holds it or makes it, None where it stays.
         affine: of images that are bytes: scale and shift, each (C, 1, 1) float32, that make them floats; else None.
     """
 
     images: Any
     labels: Any
     key: Hashable | None = None
-    slot: Slot | None = None
+    slot: Slot | Arrival | None = None
     affine: tuple[Any, Any] | None = None
 
     def floats(self) -> Any:
@@ -141,20 +142,30 @@ class Feed:
     Attributes:
         layout: of what it gives.
         rank, world: the rank takes the part number `rank` of `world` equal parts of each batch.
+        decoding: of files, on the device; None: it decodes none.
     """
 
     layout: Layout
     rank: int = 0
     world: int = 1
+    decoding: Decoding | None = None
     _resident: dict[tuple[Hashable, int], Staged] = field(default_factory=dict)
     _affines: dict[Normalisation, tuple[Any, Any]] = field(default_factory=dict)
+    _held: dict[Held, Any] = field(default_factory=dict)
     _bytes: int = 0
     _slots: list[Slot] = field(default_factory=list)
     _next: int = 0
 
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Staged]:
         """The rank's share of each batch, which may be all that its data set gives it."""
-        for batch in batches:
+        for given in batches:
+            if isinstance(given, HeldBatch):
+                yield self._cut(given)
+                continue
+            batch = self._decoded(given) if isinstance(given, EncodedBatch) else given
+            if isinstance(batch, Staged):
+                yield batch
+                continue
             size = len(batch.labels) if batch.whole is None else batch.whole
             share = Consumer(self.rank, self.world).share(size) if batch.whole is None else slice(None)
             known = self._resident.get((batch.key, size)) if batch.key is not None else None
@@ -165,7 +176,29 @@ class Feed:
             else:
                 yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
 
-    def _affine(self, batch: PixelBatch) -> tuple[Any, Any]:
+    def _decoded(self, batch: EncodedBatch) -> Staged | PixelBatch:
+        """On the device where that can be, else by the data set."""
+        made = self.decoding(batch) if self.decoding is not None else None
+        if made is None:
+            return batch.decoded()
+        images, arrival = made
+        labels = _tensor(batch.labels).to(self.layout.device)
+        return Staged(images, labels, slot=arrival, affine=self._affine(batch))
+
+    def _cut(self, batch: HeldBatch) -> Staged:
+        """Out of the images that were brought to the device with the first batch."""
+        device = self.layout.device
+        if batch.held not in self._held:
+            self._held[batch.held] = _tensor(batch.held.pixels).to(device)
+        pixels = self._held[batch.held]
+        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*pixels.shape[1:3]))
+        images = pixels[chosen.to(device)].permute(0, 3, 1, 2).float()
+        size = [len(images), images.shape[1], *batch.view.size]
+        grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
+        views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+        return Staged(views, _tensor(batch.labels).to(device), affine=self._affine(batch))
+
+    def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
         """Scale and shift on the device."""
         known = self._affines.get(batch.normalisation)
         if known is None:

@@ -65,11 +65,14 @@ class Ranks:
         return values
 
     def average(self, tensors: Sequence[Any]) -> None:
-        """Replaces each tensor by its mean over the ranks."""
-        if not self.alone:
-            for tensor in tensors:
-                distributed.all_reduce(tensor)
-                tensor.div_(self.world)
+        """Replaces each tensor, all float32, by its mean over the ranks."""
+        if self.alone:
+            return
+        together = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(together)
+        together.div_(self.world)
+        for tensor, mean in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def agree(self, value: float) -> float:
         """Rank 0's value, on every rank; waits for rank 0, not for the devices."""

@@ -128,6 +128,12 @@ class Step:
             self.run()
         self._graph = graph
 
+    def forget(self) -> None:
+        """Gives up what was recorded: NCCL takes no leave while a recording of its work is kept."""
+        if self._graph is not None:
+            self._graph.reset()
+            self._graph = None
+
     @property
     def recorded(self) -> bool:
         """Whether steps are replayed."""

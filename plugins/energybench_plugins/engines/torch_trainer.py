@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,13 +15,15 @@ from energybench.architecture import Architecture, ZooNetwork
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
+from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.process_memory import resident_bytes
+from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
 from energybench_plugins.engines.torch import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_blocks import build, named_tensors
 from energybench_plugins.engines.torch_check import require_classifier
 from energybench_plugins.engines.torch_compiled import Compiler
+from energybench_plugins.engines.torch_decode import Decoding, decoder
 from energybench_plugins.engines.torch_device import device_of, environment, layout_of, set_arithmetic
 from energybench_plugins.engines.torch_feed import Feed, Staged
 from energybench_plugins.engines.torch_flops import training_flops
@@ -44,7 +47,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer`, `Preparing` and `Waiting`."""
+    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Taking`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -66,7 +69,9 @@ class TorchTrainer:
         self._loaded: Any = None
         self._step = self._made_step()
         self._validation = self._made_validation()
-        self._feed = Feed(self._layout, task.rank, task.world)
+        decode = decoder(self._device)
+        decoding = None if decode is None else Decoding(decode, self._device)
+        self._feed = Feed(self._layout, task.rank, task.world, decoding)
         self._pace = Pace(self._step.last)
         self._waits = Waits(self._device)
         self._steps = 0
@@ -126,6 +131,10 @@ class TorchTrainer:
         """The share of this rank of each batch. The last batch of a pass may divide unevenly."""
         return self._waits.timed(self._feed(batches))
 
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """See Taking."""
+        return (HeldBatch,) if self._feed.decoding is None else (HeldBatch, EncodedBatch)
+
     def input_wait_s(self) -> float:
         """See Waiting."""
         return self._waits.total_s()
@@ -175,6 +184,8 @@ class TorchTrainer:
         self._try(itertools.islice(training, steps), validation)
         self.synchronize()
         self._step.record(self._stream)
+        if not self._ranks.alone:
+            atexit.register(self._step.forget)  # runs before the ranks part, which was registered earlier
         self._put_back(kept)
 
     def _put_back(self, kept: Mapping[str, NDArray[np.generic]]) -> None:
@@ -262,6 +273,13 @@ class TorchTrainer:
         if self._task.devices[0].kind == CPU:
             return resident_bytes("VmHWM") - self._before_bytes
         return int(torch.cuda.max_memory_allocated())
+
+    def available_bytes(self) -> int | None:
+        """What is free, and what torch has of it already."""
+        if self._device.type == "cpu":
+            return available_bytes() + max(resident_bytes("VmRSS") - self._before_bytes, 0)
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved())
 
     def environment(self) -> Mapping[str, str]:
         """Build, libraries and what the options came to."""

@@ -33,10 +33,11 @@ class _Gap:
 class Waits:
     """Told of each step's beginning and end.
 
-    A GPU works on while the host waits for data, so the host's time says nothing by itself. Three events on the device's
-    own stream do: the end of a step, the beginning of the next one's work, and the arrival of its batch. The device waits
-    between the first two, as far as the host waited for data then (it may be late for other reasons), and between the
-    last two, while the batch is copied. The CPU works in the host's own thread: it waits whenever the host does.
+    A GPU works on while the host waits for data, so the host's time says nothing by itself. Three events on the
+    device's own stream do: the end of a step, the beginning of the next one's work, and the arrival of its batch. The
+    device waits between the first two, as far as the host waited for data then (it may be late for other reasons), and
+    between the last two, while the batch is copied. The CPU works in the host's own thread: it waits whenever the host
+    does.
 
     Args:
         device: a torch.device.
