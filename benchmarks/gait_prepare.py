@@ -2,7 +2,8 @@
 
 A walk is drawn, scaled to TUM-GAID's 640x480 pixels and written as JPEG files. One side prepares it as
 `energybench prepare` does: reads, finds the walker, finds motion, makes maps, writes the part. The other side finds
-motion in frames that are in memory. Both are timed by the processor time of this process, so that other work on the machine matters less.
+motion in frames that are in memory. Both are timed by the processor time of this process, so that other work on the
+machine matters less.
 """
 
 from __future__ import annotations
