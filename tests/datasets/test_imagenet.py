@@ -9,12 +9,19 @@ import cv2
 import numpy as np
 import pytest
 from fakes.prepare import prepared
+from omegaconf import OmegaConf
+from views import Silent
 
-from energybench.config import ConfigError
+from energybench.cli import main
+from energybench.config import resolve
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting
-from energybench.errors import DataError
+from energybench.errors import ConfigError, DataError
 from energybench.images import EncodedBatch, HeldBatch, PixelBatch
 from energybench.prepared import Preparable, Prepared
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute
+from energybench.run.preflight import Machine
+from energybench.run.preflight import prepare as plan_of
 from energybench_plugins.datasets import jpeg
 from energybench_plugins.datasets.imagenet import MEAN, STD, Imagenet, ImagenetOptions
 from energybench_plugins.datasets.views import CentreCrop, RandomCrop
@@ -261,6 +268,76 @@ def test_held_images_are_decoded_once_and_views_are_cut_from_them(damaged: Path)
         means = (batch.images * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]).mean((2, 3)) * 255
         assert batch.images.shape[1:] == SHAPE
         assert np.abs(means - np.array(COLOURS)[batch.labels]).max() < 3
+
+
+class TestTheCommand:
+    """`energybench prepare`, in this process."""
+
+    def run(self, root: Path, *words: str) -> int:
+        return main(["prepare", "dataset=imagenet", f"dataset.root={root}", "--workers", "1", *words])
+
+    def test_says_what_it_made_and_left_out_and_verifies_it(
+        self, damaged: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(damaged) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "imagenet: 22 of train, 5 of validation" in out and "in 2 parts" in out
+        assert "n01/0.JPEG: no image that can be decoded" in out
+        assert self.run(damaged, "--verify") == 0
+        assert "2 parts" in capsys.readouterr().out
+        part = damaged / "energybench" / "train-00000.arrow"
+        data = part.read_bytes()
+        part.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert self.run(damaged, "--verify") == 1
+        assert "train-00000.arrow: not as it was written" in capsys.readouterr().out
+
+    def test_other_options_are_refused_unless_asked_for_anew(
+        self, root: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(root) == 0
+        assert self.run(root, "dataset.shorter_side=40") == 2
+        assert "prepared from something else (shorter_side); add --again" in capsys.readouterr().err
+        assert self.run(root, "dataset.shorter_side=40", "--again") == 0
+        assert Prepared(root / "energybench").open("train").numbers("height").min() == 40
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["dataset=digits"], "dataset 'digits' needs no preparation"),
+            (["dataset=imagenet", "--workers", "0"], "--workers 0: give a whole number from 1"),
+            (["dataset=imagenet", "dataset.root=/nowhere"], "no images found in /nowhere"),
+            (["dataset=imagenet", "dataset.rot=x"], "unknown key 'dataset.rot'"),
+        ],
+    )
+    def test_wrong_words_are_one_line(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["prepare", *words]) == 2
+        said = capsys.readouterr().err
+        assert message in said and len(said.strip().splitlines()) == 1
+
+
+def test_a_run_names_and_counts_what_it_could_not_read(damaged: Path, fakes: Path, tmp_path: Path) -> None:
+    """By two workers, each of which decodes its own part."""
+    registry = Registry()
+    config = {
+        "model": {"name": "resnetim", "input_size": 32},
+        "dataset": {"name": "imagenet", "root": str(damaged), "workers": 2},
+        "engine": {"name": "standin", "processes": True},
+        "meter": {"name": "scripted"},
+        "gpu": {"name": "pascal", "count": 2},
+        "batch": 8,
+        "budget": {"epochs": 1},
+        "measure": {"baseline_s": 0.0, "warmup_steps": 0},
+        "tracking": {"name": "none"},
+    }
+    plan = plan_of(resolve(OmegaConf.create(config), registry), Machine(registry))
+    result = execute(plan, Place(tmp_path / "run"), Silent())
+    assert result.status == "finished", result.failure
+    assert result.metrics["unreadable_samples"] == 3
+    lines = [line for path in (tmp_path / "run").glob("unreadable*.tsv") for line in path.read_text().splitlines()]
+    names = {Path(line.split("\t")[0]).relative_to(damaged).as_posix() for line in lines}
+    assert names == {"train/n01/0.JPEG", "train/n02/1.JPEG", "val/n03/1.JPEG"}
+    [validated] = [phase for phase in result.phases if phase.name == "validate"]
+    assert validated.values["images"] == 3  # of 6, the first of two workers was given so many
 
 
 class TestViews:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -165,10 +165,10 @@ class Imagenet:
         given = self._options.prepared
         return Path(given).expanduser() if given is not None else self._root() / PREPARED
 
-    def _source(self) -> str:
+    def _source(self, among: Sequence[str] = SOURCES[1:]) -> str:
         """The kind of files that are read; raises DataError where they are not there."""
         wanted = self._options.source
-        there = [name for name in SOURCES[1:] if wanted in ("auto", name) and self._has(name)]
+        there = [name for name in among if wanted in ("auto", name) and self._has(name)]
         if not there:
             where = self._prepared if wanted == "prepared" else self._root()
             kind = "images" if wanted == "auto" else f"{wanted} (dataset.source)"
@@ -260,8 +260,12 @@ class Imagenet:
         if missing := _missing_libraries():
             raise DataError(f"dataset {NAME!r}: {missing} is not installed; pip install 'energybench[images]'")
         options = self._options
-        plain = Imagenet(replace(options, source=_packed_source(options)))
-        source = plain._source()
+        if options.source == "prepared":
+            raise DataError(
+                "dataset.source=prepared: what is prepared is not prepared again; use folders, records or auto"
+            )
+        source = self._source(among=SOURCES[2:])
+        plain = Imagenet(replace(options, source=source))
         files = plain._sources(source)
         made_of = {
             "source": source,
@@ -273,16 +277,6 @@ class Imagenet:
         about = {"classes": plain._classes}
         jobs = [job for split, images in files.items() for job in _jobs(split, images, options)]
         return Preparation(NAME, self._prepared, made_of, about, jobs)
-
-
-def _packed_source(options: ImagenetOptions) -> str:
-    """Prepared files are not what files are prepared of."""
-    if options.source in ("folders", "records"):
-        return options.source
-    for source in ("folders", "records"):
-        if Imagenet(replace(options, source=source))._has(source):
-            return source
-    return "folders"
 
 
 @dataclass(frozen=True)
