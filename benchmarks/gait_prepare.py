@@ -1,8 +1,9 @@
 """Frames a second and core that become gait samples' maps, against what optical flow alone would allow.
 
-A walk is drawn, scaled to TUM-GAID's 640x480 pixels and written as JPEG files. One side prepares it as `energybench prepare`
-does: reads, finds the walker, finds motion, makes maps, writes the part. The other side finds motion in frames that are
-in memory. Both are timed by the processor time of this process, so that other work on the machine matters less.
+A walk is drawn, scaled to TUM-GAID's 640x480 pixels and written as JPEG files. One side prepares it as
+`energybench prepare` does: reads, finds the walker, finds motion, makes maps, writes the part. The other side finds
+motion in frames that are in memory. Both are timed by the processor time of this process, so that other work on the
+machine matters less.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -42,7 +44,7 @@ def prepared_per_s(job: WalksJob, frames: int, folder: Path) -> float:
 def flow_per_s(flow: str, frames: list) -> float:
     method = flow_method(flow)
     began = time.process_time()
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in pairwise(frames):
         method(before, after)
     return len(frames) / (time.process_time() - began)
 

@@ -19,8 +19,8 @@ SETTINGS = {
     "lenet": ["batch=64", "dataset=synthetic", "dataset.classes=10", "dataset.images=6400"],
     "caffenet": ["batch=16", "dataset.images=96"],
     "resnetim": ["batch=8", "dataset.images=32", "model.input_size=128"],
-    "resnet": ["batch=16", "dataset.images=96"],
-    "cnn2d": ["batch=16", "dataset.images=64"],
+    "resnet": ["batch=16", "dataset=synthetic_gait", "dataset.images=96"],
+    "cnn2d": ["batch=16", "dataset=synthetic_gait", "dataset.images=64"],
 }
 """Overrides that make an epoch a matter of seconds on two CPU cores."""
 

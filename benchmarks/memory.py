@@ -16,10 +16,10 @@ SETTINGS = [
     ["model=caffenet", "batch=64"],
     ["model=resnetim", "batch=8"],
     ["model=resnetim", "batch=16"],
-    ["model=resnet", "batch=32"],
-    ["model=resnet", "batch=64"],
-    ["model=cnn2d", "batch=32"],
-    ["model=cnn2d", "batch=64"],
+    ["model=resnet", "dataset=synthetic_gait", "batch=32"],
+    ["model=resnet", "dataset=synthetic_gait", "batch=64"],
+    ["model=cnn2d", "dataset=synthetic_gait", "batch=32"],
+    ["model=cnn2d", "dataset=synthetic_gait", "batch=64"],
 ]
 
 

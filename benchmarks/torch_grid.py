@@ -23,6 +23,7 @@ from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
 
 MODELS = ("caffenet", "resnetim", "resnet", "cnn2d")
+RANDOM = {"lenet": "synthetic", "resnet": "synthetic_gait", "cnn2d": "synthetic_gait"}
 WAYS = {
     "eager": ["engine.graph=false", "engine.compile=none"],
     "graph": ["engine.graph=true", "engine.compile=none"],
@@ -62,7 +63,7 @@ def overrides(model: str, batch: int, precision: str, way: str, given: argparse.
         *("dataset.images=100000000", "tracking=none", f"measure.baseline_s={given.baseline}", f"seed={given.seed}"),
         *("measure.context_s=0.5", "measure.baseline_max_s=3"),
         *([f"engine.compile_cache={given.cache}"] if given.cache else []),
-        *(["dataset=synthetic"] if model == "lenet" else []),  # the others bring it
+        *([f"dataset={RANDOM[model]}"] if model in RANDOM else []),  # the others bring it
         *([f"model.input_size={given.size}"] if given.size else []),
     ]
 

@@ -94,8 +94,12 @@ class Sequences(Protocol):
     All samples of a sequence have one label. A network decides on a sequence by the sum of what it says of its samples.
     """
 
-    def sequences(self, split: Split) -> NDArray[np.int64]:
-        """(samples,) int64, number of the sequence of each sample from 0, in the order of validation."""
+    def sequences(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sequence of each sample, and the label of each sequence.
+
+        Returns:
+            (samples,) int64, numbers from 0 in the order of validation, of all workers' samples; (sequences,) int64.
+        """
 
 
 @runtime_checkable

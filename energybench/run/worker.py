@@ -15,10 +15,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
@@ -32,10 +32,6 @@ from energybench.run.events import EventWriter
 from energybench.run.memory import OutOfMemoryError, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 PROGRESS_PERIOD_S = 1.0
 LOOK_PERIOD_S = 0.25
@@ -382,11 +378,10 @@ class Loop:
             found = trainer.evaluate(trainer.feed(batches))
             trainer.synchronize()
             return found, None
-        sequences, labels = dataset.sequences("validation"), list[int]()
-        noted = noting(batches, labels)
-        found, sums = trainer.evaluate_sequences(trainer.feed(noted), sequences)
+        sequences, labels = dataset.sequences("validation")
+        found, sums = trainer.evaluate_sequences(trainer.feed(batches), sequences)
         trainer.synchronize()
-        return found, share_right(sums, sequences, labels)
+        return found, float((sums.argmax(axis=1) == labels).mean())
 
     def _telling(self, phase: str, epoch: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with a sign of life now and then."""
@@ -409,27 +404,6 @@ class Loop:
     def _out_of_steps(self) -> bool:
         steps = self._experiment.budget.steps
         return steps is not None and self._steps >= steps
-
-
-def noting(batches: Iterator[Batch], labels: list[int]) -> Iterator[Batch]:
-    """The same batches; their labels are added to `labels`."""
-    for batch in batches:
-        labels.extend(batch.labels.tolist())
-        yield batch
-
-
-def share_right(sums: NDArray[np.float32], sequences: NDArray[np.int64], labels: Sequence[int]) -> float:
-    """Share of sequences whose largest sum is at their label.
-
-    Args:
-        sums: (sequences, classes).
-        sequences: (samples,) number of the sequence of each sample.
-        labels: of each sample.
-    """
-    label_of: dict[int, int] = dict(zip(sequences.tolist(), labels, strict=True))
-    chosen: list[int] = sums.argmax(axis=1).tolist()
-    right = [chosen[number] == label for number, label in label_of.items()]
-    return right.count(True) / len(right)
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

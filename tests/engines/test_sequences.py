@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from gluon_runs import batches
 
-from energybench.run.worker import share_right
-
 SEQUENCES = np.array([0, 0, 1, 1, 1, 2, 0, 3, 3, 1], np.int64)
 SIZES = (4, 4, 2)
 
@@ -47,13 +45,6 @@ def test_the_sums_are_those_of_the_samples(trainer):
     assert sums.shape == (4, 10)
     np.testing.assert_allclose(sums, one_by_one, atol=1e-4)
     np.testing.assert_allclose(sums.sum(axis=1), [3, 4, 1, 2], rtol=1e-4)
-
-
-def test_a_sequence_is_right_where_its_largest_sum_is():
-    sums = np.array([[0.2, 0.8], [1.1, 0.9], [0.4, 0.6]], np.float32)
-    sequences = np.array([0, 1, 1, 2])
-    assert share_right(sums, sequences, [1, 0, 0, 0]) == pytest.approx(2 / 3)
-    assert share_right(sums, sequences, [1, 1, 1, 1]) == pytest.approx(2 / 3)
 
 
 def test_ranks_take_their_own_part_of_each_batch():

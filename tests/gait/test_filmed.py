@@ -63,7 +63,8 @@ def test_the_test_persons_are_told_apart_by_gallery_and_probes(tum: Path, prepar
     data = plugin.open(SHAPE, 0)
     [batch] = data.batches("validation", 64, 0)
     assert batch.labels.tolist() == [0] * 2 * SAMPLES + [1] * SAMPLES
-    assert data.sequences("validation").tolist() == np.repeat([0, 1, 2], SAMPLES).tolist()
+    walks, labels = data.sequences("validation")
+    assert (walks.tolist(), labels.tolist()) == (np.repeat([0, 1, 2], SAMPLES).tolist(), [0, 0, 1])
 
 
 def test_a_sample_has_the_walker_in_its_middle_who_moves_to_the_right(tum: Path, prepared: Path) -> None:

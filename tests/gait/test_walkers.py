@@ -67,7 +67,9 @@ def test_samples_are_shuffled_by_seed_and_epoch_and_validated_in_order(made: Wal
     assert [len(batch.labels) for batch in validation] == [5, 5, 5, 5, 4]
     labels = np.concatenate([batch.labels for batch in validation])
     assert labels.tolist() == [0] * 12 + [1] * 12
-    assert data.sequences("validation").tolist() == np.repeat(np.arange(12), SAMPLES).tolist()
+    walks, labels_of = data.sequences("validation")
+    assert walks.tolist() == np.repeat(np.arange(12), SAMPLES).tolist()
+    assert labels_of.tolist() == [0] * 6 + [1] * 6
     images = np.concatenate([batch.images for batch in validation])
     assert images.shape == (24, *SHAPE) and images.dtype == np.float32
     assert 0.3 < images.std() < 3

@@ -38,7 +38,7 @@ class FilmedOptions:
 
     path: str | None = None
     prepared: str | None = None
-    flow: str = "dis_fast"
+    flow: str = "dis_medium"
     finder: str = "background"
     mirror: bool = True
 

@@ -53,16 +53,9 @@ def moving_columns(looks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
     import numpy as np
 
     chosen = np.unique(np.linspace(0, len(looks) - 1, min(BACKGROUND_FRAMES, len(looks))).astype(int))
-    background = _median(np.stack([looks[index] for index in chosen]))
+    middle = len(chosen) // 2
+    background = np.partition(np.stack([looks[index] for index in chosen]), middle, axis=0)[middle]
     return np.array([_column(look, background) for look in looks])
-
-
-def _median(values: NDArray[np.uint8]) -> Any:
-    """The upper median along the first axis; several times faster than what makes it a float."""
-    import numpy as np
-
-    middle = len(values) // 2
-    return np.partition(values, middle, axis=0)[middle]
 
 
 def _column(look: NDArray[np.uint8], background: NDArray[np.uint8]) -> float:
@@ -70,7 +63,8 @@ def _column(look: NDArray[np.uint8], background: NDArray[np.uint8]) -> float:
     import numpy as np
 
     differences = cv2.absdiff(look, background)
-    noise = 1.4826 * float(_median(differences.reshape(-1)))  # of a normal distribution, from its median magnitude
+    counts = np.bincount(differences.reshape(-1)).cumsum()
+    noise = 1.4826 * int(counts.searchsorted(look.size // 2, "right"))  # of a normal one, from its median magnitude
     _, mask = cv2.threshold(differences, max(LEAST_CONTRAST, NOISES * noise), 1, cv2.THRESH_BINARY)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((13, 7), np.uint8))  # joins limbs, above one another first

@@ -100,9 +100,10 @@ class WalksDataset:
                 yield waiting.popleft()
         yield from waiting
 
-    def sequences(self, split: Split) -> NDArray[np.int64]:
+    def sequences(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """See `energybench.dataset.Sequences`."""
-        return self._cuts[split].walks
+        walks, labels = self._cuts[split].walks, self._cuts[split].labels
+        return walks, labels[np.unique(walks, return_index=True)[1]]
 
 
 class _Cuts:
