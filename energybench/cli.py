@@ -102,7 +102,7 @@ def _complete(argv: list[str]) -> int:
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
     first, space, overrides = rest.lstrip().partition(" ")
     if space and first in COMMANDS:
-        if first != "describe":
+        if first not in ("describe", "prepare"):
             return EXIT_DONE
         os.environ["COMP_LINE"] = f"{program} {overrides}"
     elif program and not space:
@@ -189,13 +189,13 @@ def _sources(name: str, about: str, nargs: str, default: list[str]) -> argparse.
     said = "result.json, a folder of them, or of the tracking store a run's id, a sweep's name or id, an experiment"
     parser.add_argument("sources", nargs=nargs, default=default, metavar="SOURCE", help=said)
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
-    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     return parser
 
 
 def _recommend(argv: list[str]) -> int:
     """Which setting to train with: the least energy that meets what you ask, how sure that is, and what to repeat."""
     parser = _sources("recommend", _recommend.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.add_argument("--min-accuracy", metavar="SHARE", help="top-1 accuracy that it must reach: 97%% or 0.97")
     parser.add_argument("--max-slowdown", metavar="SHARE", help="against the fastest that reaches it: 10%% or 0.1")
     parser.add_argument("--max-energy", metavar="J", help="what it may take, for what --per says: 12.5, 3kJ, 0.2kWh")
@@ -224,10 +224,35 @@ def _compare(argv: list[str]) -> int:
     )
     parser.add_argument("--sure", action="store_true", help="only where the whole 95 %% interval is beyond it")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
     given = parser.parse_args(argv)
     from energybench.study import commands
 
     return commands.compare(given)
+
+
+def _report(argv: list[str]) -> int:
+    """A page on a study that needs no network and no other file, and its tables and figures for a paper."""
+    parser = _sources("report", _report.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--out", default="report", metavar="FOLDER", help="where it is written (report)")
+    parser.add_argument("--title", default="", help="heading of the page (the name of the sweep)")
+    given = parser.parse_args(argv)
+    from energybench.study import commands
+
+    return commands.report(given)
+
+
+def _prepare(argv: list[str]) -> int:
+    """Packs a data set into files that training reads at full speed: energybench prepare dataset=NAME [options]."""
+    parser = _parser("prepare", _prepare.__doc__ or "")
+    parser.add_argument("overrides", nargs="*", help="overrides, as for a run: dataset=imagenet dataset.root=FOLDER")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (as many as there are processor cores)")
+    parser.add_argument("--again", action="store_true", help="make everything anew, also what is there")
+    parser.add_argument("--verify", action="store_true", help="make nothing: compare every part with its checksum")
+    given = parser.parse_intermixed_args(argv)
+    from energybench.prepare_command import run
+
+    return run(given.overrides, _registry(), workers=given.workers, again=given.again, verify=given.verify)
 
 
 def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argparse.Namespace:
@@ -235,9 +260,9 @@ def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argpa
     parser = _parser(name, about)
     if paths:
         parser.add_argument("paths", nargs="*", default=["runs"], help="result.json files, or folders of them (runs)")
-        parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     else:
         parser.add_argument("--port", type=int, default=5000, help="port on the loopback address (5000)")
+    parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
     return parser.parse_args(argv)
 
@@ -262,7 +287,7 @@ def _ui(argv: list[str]) -> int:
     given = _store("ui", _ui.__doc__ or "", argv)
     from energybench import tracking
 
-    tracking.ui(tracking.resolve_uri(given), port=given.port)
+    tracking.ui(tracking.resolve_uri(given), port=given.port, experiment=given.experiment)
     return EXIT_DONE
 
 
@@ -272,7 +297,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "measure": _measure,
     "plugins": _plugins,
+    "prepare": _prepare,
     "recommend": _recommend,
+    "report": _report,
     "sync": _sync,
     "ui": _ui,
 }

@@ -43,5 +43,9 @@ class DataError(EnergybenchError):
     """A data set is missing, damaged or does not fit the request."""
 
 
+class LimitError(EnergybenchError):
+    """A run has passed a limit beyond which it is not worth going on."""
+
+
 class TrackingError(EnergybenchError):
     """The tracking store cannot be reached or used."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,176 @@ class Normalisation:
 
     def apply(self, images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         """Normalises images (N, C, H, W) into `out` of the same shape."""
+        scale, shift = self.affine()
+        np.multiply(images, scale, out=out)
+        out += shift
+
+    def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scale and shift, each (C, 1, 1) float32, by which a byte becomes byte * scale + shift."""
         std = np.array(self.std)[:, None, None]
-        np.multiply(images, (1 / (255 * std)).astype(np.float32), out=out)
-        out -= (np.array(self.mean)[:, None, None] / std).astype(np.float32)
+        return (1 / (255 * std)).astype(np.float32), (-np.array(self.mean)[:, None, None] / std).astype(np.float32)
+
+
+class PixelBatch(Batch):
+    """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
+
+    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they
+    are asked for.
+
+    Args:
+        pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
+        labels, key, whole: see Batch.
+        normalisation: by which they become floats.
+    """
+
+    pixels: NDArray[np.uint8]
+    normalisation: Normalisation
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        normalisation: Normalisation,
+        key: Hashable | None = None,
+        whole: int | None = None,
+    ) -> None:
+        for name, value in locals().items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.float32]:
+        """(N, C, H, W) float32, C-contiguous."""
+        floats = np.empty(self.pixels.shape, np.float32)
+        self.normalisation.apply(self.pixels, floats)
+        return floats
+
+
+@dataclass(frozen=True)
+class View:
+    """What is to be seen of some images.
+
+    Attributes:
+        boxes: (N, 4) int64: top, left, height and width in pixels of the image.
+        flips: (N,) bool: whether it is mirrored.
+        size: height and width to which the box is brought, bilinearly.
+    """
+
+    boxes: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+    size: tuple[int, int]
+
+    def affine(self, height: int, width: int) -> NDArray[np.float32]:
+        """(N, 2, 3) float32: from places in the view to places in images of one size, x before y.
+
+        Both are counted from -1 to 1 between the centres of the outermost pixels, as spatial transformers do
+        (Jaderberg et al. 2015, equation 1; `align_corners` of PyTorch). Views are cut where they would reach out of the
+        image by part of a pixel.
+        """
+        top, left, tall, wide = self.boxes.T.astype(np.float64)
+        rows = np.zeros((len(self.boxes), 2, 3), np.float32)
+        axes = ((left, wide, width, self.size[1]), (top, tall, height, self.size[0]))
+        for axis, (first, extent, length, wanted) in enumerate(axes):
+            middle = first + (extent - 1) / 2
+            reach = np.minimum(extent / wanted * (wanted - 1) / 2, np.minimum(middle, length - 1 - middle))
+            rows[:, axis, axis] = 2 * reach / max(length - 1, 1)
+            rows[:, axis, 2] = 2 * middle / max(length - 1, 1) - 1
+        rows[self.flips, 0, 0] *= -1
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """All images of a split, brought to one size.
+
+    Attributes:
+        pixels: (N, H, W, C) uint8.
+    """
+
+    pixels: NDArray[np.uint8]
+
+
+class HeldBatch(Batch):
+    """A batch out of images that a device keeps.
+
+    Args:
+        held: the images, the same object all through a run.
+        chosen: (n,) int64, the places of the batch's images among them.
+        view: of them.
+        labels, whole: see Batch.
+        normalisation: of the bytes.
+    """
+
+    held: Held
+    chosen: NDArray[np.int64]
+    view: View
+    normalisation: Normalisation
+
+    def __init__(
+        self,
+        held: Held,
+        chosen: NDArray[np.int64],
+        view: View,
+        labels: NDArray[np.int64],
+        normalisation: Normalisation,
+        whole: int | None = None,
+    ) -> None:
+        for name, value in {**locals(), "key": None}.items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.float32]:
+        """(n, C, H, W) float32, made by the CPU."""
+        from scipy.ndimage import map_coordinates
+
+        _, height, width, channels = self.held.pixels.shape
+        tall, wide = self.view.size
+        places = np.stack([*np.meshgrid(np.linspace(-1, 1, wide), np.linspace(-1, 1, tall)), np.ones((tall, wide))])
+        pixels = np.empty((len(self.chosen), channels, tall, wide), np.float32)
+        for row, (number, rows) in enumerate(zip(self.chosen, self.view.affine(height, width), strict=True)):
+            across, down = np.tensordot(rows.astype(np.float64), places, 1)
+            at = [(down + 1) / 2 * (height - 1), (across + 1) / 2 * (width - 1)]
+            for channel in range(channels):
+                image = self.held.pixels[number, :, :, channel].astype(np.float32)
+                pixels[row, channel] = map_coordinates(image, at, order=1, mode="nearest")
+        scale, shift = self.normalisation.affine()
+        return pixels * scale + shift
+
+
+class EncodedBatch(Batch):
+    """A batch of files, which a device decodes.
+
+    Args:
+        files: of N images.
+        view: of them.
+        labels, whole: see Batch.
+        normalisation: of the decoded bytes.
+        decoded: the same batch decoded by the CPU, without what cannot be read.
+    """
+
+    files: Sequence[Any]
+    view: View
+    normalisation: Normalisation
+    decoded: Callable[[], PixelBatch]
+
+    def __init__(
+        self,
+        files: Sequence[Any],
+        view: View,
+        labels: NDArray[np.int64],
+        normalisation: Normalisation,
+        decoded: Callable[[], PixelBatch],
+        whole: int | None = None,
+    ) -> None:
+        for name, value in {**locals(), "key": None}.items():
+            if name != "self":
+                object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.float32]:
+        """(N, C, H, W) float32, decoded by the CPU."""
+        return self.decoded().images
 
 
 class ImageDataset:

@@ -27,6 +27,7 @@ COMMANDS = {
     "describe --help": ["describe", "--help"],
     "recommend --help": ["recommend", "--help"],
     "compare --help": ["compare", "--help"],
+    "prepare --help": ["prepare", "--help"],
     "a typing error": ["model=resnetin"],
 }
 

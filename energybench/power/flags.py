@@ -19,6 +19,7 @@ FLAGS = {
     "power_limit_below_default": "the card's power limit is below its default",
     "multi_instance": "the card is divided into instances, and its power is that of all of them",
     "idle_not_idle": "the baseline was not steady, or something ran in it",
+    "input_bound": "the devices waited for data in more than 5 % of the training",
     "shared_card": "another measured run held the card, and measure.lock=ignore let this one go on",
     "shared_host": "another run was on the CPU at the same time, and an estimate cannot tell the two apart",
 }

@@ -39,8 +39,8 @@ def next_due_ns(due_ns: int, period_ns: int, now_ns: int) -> int:
 class Sampler:
     """Samples a session from `start()` to `stop()`.
 
-    Every source is read before `start()` returns, counters until they were seen to change, and in `stop()` until each
-    has had a new value, so that each window in between has an update before its start and one after its end. All calls
+    Every source is read before `start()` returns and in `stop()` until each has had a new value, counters until they
+    were seen to change, so that each window in between has an update before its start and one after its end. All calls
     into the session, `close` included, are made by the one sampler thread.
     A read that fails is a reading without value whose status is the reason.
 
@@ -137,12 +137,16 @@ class Sampler:
 
     def _run(self) -> None:
         try:
+            settling_ns = round(settling_s(self._sources) * 1e9)
+            ready_ns = time.monotonic_ns() + settling_ns
             self._read_all()
             self._locate()
+            if settling_ns:
+                self._follow(ready_ns)
             self._first_round.set()
             self._follow(None)
-            if settling := settling_s(self._sources):
-                self._follow(time.monotonic_ns() + round(settling * 1e9))
+            if settling_ns:
+                self._follow(time.monotonic_ns() + settling_ns)
             self._read_all()
         finally:
             self._close()
@@ -165,7 +169,8 @@ class Sampler:
         # Spread over their periods: the slow reads of several cards in a row would delay the others.
         due = [now_ns + period * (i + 1) // len(periods) for i, period in enumerate(periods)]
         while not self._over(due, until_ns):
-            while (i := _most_urgent(due, periods)) is not None and (until_ns or not self._stop.is_set()):
+            i = _most_urgent(due, periods)
+            if i is not None:
                 self._read(i)
                 due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
 

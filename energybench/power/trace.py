@@ -19,7 +19,7 @@ from energybench.power.series import NO_TIME, OK, Columns, Key
 
 SCHEMA_VERSION = 1
 PREFIX = "energybench."
-ROWS_A_GROUP = 1_000_000
+ROWS_A_GROUP = 250_000
 COLUMNS = ("sensor_ns", "read_start_ns", "read_end_ns", "channel", "source", "kind", "value", "status")
 
 
@@ -88,7 +88,9 @@ def read_trace(path: Path, channel: str | None = None) -> tuple[dict[Key, Column
             if tuple(file.schema_arrow.names) != COLUMNS:
                 raise DataError(f"its columns are {', '.join(file.schema_arrow.names)} instead of {', '.join(COLUMNS)}")
             groups = [i for i in range(file.num_row_groups) if channel is None or _holds(file, i, channel)]
-            return _columns([file.read_row_group(i) for i in groups], channel), metadata
+            found = _columns((file.read_row_group(i) for i in groups), channel)
+            pa.default_memory_pool().release_unused()
+            return found, metadata
     except (OSError, pa.ArrowException, ValueError, KeyError, DataError) as error:
         raise DataError(f"{path}: not a power trace of energybench: {error}") from error
 
@@ -183,7 +185,7 @@ def _split(table: Any) -> list[Columns]:
 
 
 def _one(chosen: Any) -> Columns:
-    """A table of one channel and source."""
+    """A table of one channel and source, copied, so that the table can go."""
     channel, source, quantity = (chosen[name][0].as_py() for name in COLUMNS[3:6])
     status = chosen["status"].combine_chunks()
     statuses = [str(text) for text in status.dictionary.to_pylist()]
@@ -193,10 +195,10 @@ def _one(chosen: Any) -> Columns:
         channel,
         source,
         quantity,
-        chosen["read_start_ns"].to_numpy(),
-        chosen["read_end_ns"].to_numpy(),
-        chosen["sensor_ns"].combine_chunks().fill_null(NO_TIME).to_numpy(zero_copy_only=False),
-        chosen["value"].combine_chunks().fill_null(float("nan")).to_numpy(zero_copy_only=False),
+        np.array(chosen["read_start_ns"]),
+        np.array(chosen["read_end_ns"]),
+        np.array(chosen["sensor_ns"].combine_chunks().fill_null(NO_TIME)),
+        np.array(chosen["value"].combine_chunks().fill_null(float("nan"))),
         recoded[status.indices.to_numpy()],
         tuple(order),
     )

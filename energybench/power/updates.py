@@ -50,6 +50,7 @@ class Updates:
         read_ns: (n,) int64, how long the read took; 0 where the sensor told the time or the beat is known.
         failed_ns: (m,) int64, times of the failed reads.
         located: whether the updates themselves were found, be it by the sensor's own stamps.
+        pace_u: relative standard uncertainty of the time between two updates, where it was found from the readings.
     """
 
     time_ns: Ints
@@ -58,6 +59,7 @@ class Updates:
     read_ns: Ints
     failed_ns: Ints
     located: bool
+    pace_u: float = 0.0
 
     def beat_s(self) -> float | None:
         """Time between two updates, seconds (median); None where they were not found."""
@@ -72,11 +74,13 @@ class Beat:
         period_ns: time between two updates.
         phase_ns: (blocks,) one of the updates, for each block of readings.
         half_ns: (blocks,) half of the arc of phases that the readings allow.
+        pace_u: relative standard uncertainty of the period.
     """
 
     period_ns: float
     phase_ns: Floats
     half_ns: Floats
+    pace_u: float
 
 
 def updates(source: Source, columns: Columns | None) -> Updates:
@@ -148,7 +152,8 @@ def _located(source: Source, start_ns: Ints, end_ns: Ints, value: Floats, failed
     # Of several readings of one update the last one stands; a phase that shifts a little between blocks is no update.
     last = np.append(np.diff(time_ns) > beat.period_ns / 2, True)[: len(time_ns)]
     doubt_ns = half_ns[last] / np.sqrt(3)
-    return Updates(time_ns[last], value[last], doubt_ns, np.zeros(int(last.sum()), np.int64), failed_ns, True)
+    read_ns = np.zeros(int(last.sum()), np.int64)
+    return Updates(time_ns[last], value[last], doubt_ns, read_ns, failed_ns, True, beat.pace_u)
 
 
 def _counted(before: Ints, after: Ints, changed: Bools, most: Ints) -> tuple[Ints, Bools]:
@@ -196,14 +201,15 @@ def find_beat(start_ns: Ints, end_ns: Ints, value: Floats, period_ns: float, *, 
     first, last, excluded = _evidence(start_ns, end_ns, value, period_ns, running=running)
     if int((value[1:] != value[:-1]).sum()) < FEWEST_CHANGES:
         return None
-    period_ns = _refined(first, last, excluded, period_ns)
+    period_ns, pace_u = _refined(first, last, excluded, period_ns)
     blocks = range(0, len(value) - 1, BLOCK)
     found = [_phase(first[i : i + BLOCK], last[i : i + BLOCK], excluded[i : i + BLOCK], period_ns) for i in blocks]
     against = sum(count for _, _, count in found)
     informative = int((excluded | (last - first < period_ns)).sum())
     if against > max(1.0, WORST_SHARE * informative):
         return None
-    return _borrowed(Beat(period_ns, np.array([p for p, _, _ in found]), np.array([half for _, half, _ in found])))
+    phase_ns, half_ns = (np.array([one[place] for one in found]) for place in (0, 1))
+    return _borrowed(Beat(period_ns, phase_ns, half_ns, pace_u))
 
 
 def _borrowed(beat: Beat) -> Beat | None:
@@ -216,7 +222,7 @@ def _borrowed(beat: Beat) -> Beat | None:
     before = np.maximum(after - 1, 0)
     closer = np.abs(telling[before] - place) <= np.abs(telling[after] - place)
     nearest = telling[np.where(closer, before, after)]
-    return Beat(beat.period_ns, beat.phase_ns[nearest], beat.half_ns[nearest])
+    return Beat(beat.period_ns, beat.phase_ns[nearest], beat.half_ns[nearest], beat.pace_u)
 
 
 def _evidence(
@@ -238,21 +244,19 @@ def _evidence(
     return first, np.where(still, first + np.int64(2 * period_ns), last), excluded & ~still
 
 
-def _refined(first: Ints, last: Ints, excluded: Bools, period_ns: float) -> float:
-    """The period, near the declared one, that the fewest readings of the first blocks speak against."""
+def _refined(first: Ints, last: Ints, excluded: Bools, period_ns: float) -> tuple[float, float]:
+    """The period, near the declared one, that the fewest readings of the first blocks speak against, and its doubt.
+
+    Of several that fit as well it is the declared one, if that is among them, else the middle. The truth may be any of
+    them: a rectangular distribution (GUM 4.3.7).
+    """
     count = min(len(first), 4 * BLOCK)
-    if count < 32:
-        return period_ns
     periods = period_ns * (1 + np.linspace(-DRIFT, DRIFT, TRIED_PERIODS))
-    ranked = []
-    for tried in periods[np.argsort(np.abs(periods - period_ns), kind="stable")]:
-        _, half_ns, against = _phase(first[:count], last[:count], excluded[:count], float(tried))
-        ranked.append((against, float(tried), half_ns))
-    fewest = min(against for against, _, _ in ranked)
-    good = [(tried, half_ns) for against, tried, half_ns in ranked if against == fewest]
-    # Of several that fit as well, the middle one: the truth lies between the extremes.
-    low, high = min(tried for tried, _ in good), max(tried for tried, _ in good)
-    return (low + high) / 2 if len(good) < len(ranked) else period_ns
+    against = np.array([_phase(first[:count], last[:count], excluded[:count], float(one))[2] for one in periods])
+    good = periods[against == against.min()]
+    low, high = float(good.min()), float(good.max())
+    pace_u = (high - low) / period_ns / np.sqrt(12)
+    return (period_ns if low <= period_ns <= high else (low + high) / 2), pace_u
 
 
 def _phase(first: Ints, last: Ints, excluded: Bools, period_ns: float) -> tuple[float, float, int]:

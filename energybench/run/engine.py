@@ -57,7 +57,8 @@ class Evaluation:
 class Trainer(Protocol):
     """A network on its devices, ready to train. Work is asynchronous until `synchronize`.
 
-    Of several workers each is given the same batches and trains on its own part of them; what `take_loss` and
+    Of several workers each is given the same batches and trains on its own part of them, or, where the data set is
+    `energybench.dataset.Adapting`, its own part alone (`Batch.whole` says so); what `take_loss` and
     `evaluate` tell is that of all, the same on each.
     """
 
@@ -118,11 +119,56 @@ class Preparing(Protocol):
 
 
 @runtime_checkable
+class Summing(Protocol):
+    """A trainer that can add up what the network says of samples that belong together."""
+
+    def evaluate_sequences(
+        self, batches: Iterable[Any], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """A validation pass as `evaluate` makes it, and the sums of its softmax.
+
+        Args:
+            batches: what `feed` yields of a whole validation pass in batches of the experiment's size.
+            sequences: (samples,) int64, number of the sequence of each sample in that order.
+
+        Returns:
+            The counts, and (sequences, classes) float32: the softmax summed over the samples of each sequence.
+        """
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A trainer that knows how long its devices waited for data."""
+
+    def input_wait_s(self) -> float:
+        """Seconds since `begin_epoch` in which the devices had nothing to do and the next batch was not there yet.
+
+        Called when the devices have done all that was enqueued.
+        """
+
+
+@runtime_checkable
+class Taking(Protocol):
+    """A trainer whose `feed` takes batches that leave more to the devices."""
+
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """Which: `energybench.images.EncodedBatch` where they decode JPEG files, `HeldBatch` where they keep images."""
+
+
+@runtime_checkable
 class Agreeing(Protocol):
     """A trainer of one worker among several, which must all do the same steps."""
 
     def agree(self, value: float) -> float:
         """Rank 0's value, on every rank. Every rank calls it as often; it waits for rank 0 but for no device."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A trainer that can tell how much memory there is."""
+
+    def available_bytes(self) -> int | None:
+        """Memory of its device that training can have, with what it has; None where it cannot be told."""
 
 
 class Engine(Protocol):

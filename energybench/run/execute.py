@@ -20,7 +20,7 @@ from energybench.power.quality import flags
 from energybench.power.series import Columns, Key
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
-from energybench.run.metrics import IDLE, TRAIN, epochs, in_scope, metrics
+from energybench.run.metrics import IDLE, MOST_INPUT_WAIT, TRAIN, epochs, in_scope, metrics
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
@@ -28,6 +28,7 @@ from energybench.run.result import (
     OUTPUT_FILES,
     RESULT_FILE,
     TRACE_FILE,
+    UNREADABLE_FILES,
     ChannelEnergy,
     Failure,
     Phase,
@@ -128,7 +129,12 @@ def _result(
     kinds = {channel.name: channel.kind for channel in channels}
     scope = in_scope(kinds, plan.scope)
     summaries = _summaries(seen, phases)
-    tags = _tags(plan, phases, sessions, scope, _found(plan, seen, summaries, scope))
+    found = _metrics(plan, seen, phases, scope, list(kinds)) | _condition_metrics(summaries)
+    found |= _unreadable(place.directory)
+    beside = _found(plan, seen, summaries, scope)
+    if found.get("input_wait_fraction", 0.0) > MOST_INPUT_WAIT:
+        beside.add("input_bound")
+    tags = _tags(plan, phases, sessions, scope, beside)
     failure = seen.failure or _quality_failure(plan.experiment.quality, tags["quality"])
     return Result(
         run_id=run_id,
@@ -138,11 +144,11 @@ def _result(
         started_at=started_at,
         ended_at=_now(),
         phases=phases,
-        metrics=_metrics(plan, seen, phases, scope, list(kinds)) | _condition_metrics(summaries),
+        metrics=found,
         epochs=epochs(phases, scope),
         tags=tags,
         conditions={name: summary.to_json() for name, summary in summaries.items()},
-        provenance=provenance(plan.boards, sessions, seen.environment),
+        provenance=provenance(plan.boards, sessions, seen.environment) | {"code": plan.code},
         overrides=place.overrides,
         sweep_id=place.sweep_id,
         sweep_name=place.sweep_name,
@@ -207,8 +213,14 @@ def _phase(spans: Sequence[Span], end_ns: int, lines: Mapping[str, Timeline]) ->
         end_ns=end,
         complete=all(span.end_ns is not None for span in spans),
         channels={name: line.energy(start, end) for name, line in lines.items()},
-        values={key: value for key, value in first.values.items() if key != "fraction"},
+        values={key: value for key, value in first.values.items() if key != "fraction"} | _longest_wait(spans),
     )
+
+
+def _longest_wait(spans: Sequence[Span]) -> dict[str, float]:
+    """Workers that train together wait for the one whose data come last."""
+    waits = [span.values["input_wait_s"] for span in spans if "input_wait_s" in span.values]
+    return {"input_wait_s": max(waits)} if waits else {}
 
 
 def _together(parts: Sequence[ChannelEnergy]) -> ChannelEnergy:
@@ -252,6 +264,16 @@ def _quality_failure(quality: Quality, tag: str) -> Failure | None:
     return Failure("quality", f"quality.strict: {listed} (docs/quality.md); to let it pass: quality.ignore=[{listed}]")
 
 
+def _unreadable(directory: Path) -> dict[str, float]:
+    """How many samples the workers could not read, each counted once; absent where all could be read."""
+    named = {
+        line.split("\t")[0]
+        for path in directory.glob(UNREADABLE_FILES)
+        for line in path.read_text(encoding="utf-8").splitlines()
+    }
+    return {"unreadable_samples": float(len(named))} if named else {}
+
+
 def _condition_metrics(summaries: Mapping[str, Summary]) -> dict[str, float]:
     """Temperatures, clocks, limits and slowdowns under the names of the summary, a channel each."""
     found: dict[str, float] = {}
@@ -284,4 +306,6 @@ def _tags(
         tags["tdp_source"] = "; ".join(dict.fromkeys(estimated))
     if not plan.dataset.labelled:
         tags["data"] = "synthetic"
+    elif plan.dataset.generated:
+        tags["data"] = "generated"
     return tags

@@ -13,6 +13,9 @@ TRAIN = "train"
 VALIDATE = "validate"
 IDLE = "idle"
 CONTEXT = "context"
+MOST_INPUT_WAIT = 0.05
+"""Share of the training from which on devices that waited for data speak against its energy: see docs/quality.md."""
+
 COVERAGE_FACTOR = 2
 """k of an expanded uncertainty, about 95 % (GUM 6.2)."""
 
@@ -156,9 +159,16 @@ def _training(
         gflop = flops_per_image * images / 1e9
         found["gflops_per_s"] = _ratio(gflop, time_s)
         found["gflops_per_w"] = _ratio(gflop, energy_j)
+    found["input_wait_fraction"] = _input_wait_fraction(trained)
     found.update(_accuracy(phases))
     found["loss"] = trained[-1].values.get("loss")
     return found
+
+
+def _input_wait_fraction(trained: Sequence[Phase]) -> float | None:
+    """Of the training phases whose engine tells it."""
+    told = [phase for phase in trained if "input_wait_s" in phase.values]
+    return _ratio(sum(phase.values["input_wait_s"] for phase in told), sum(phase.time_s for phase in told))
 
 
 def _mean_w(name: str, phases: Iterable[Phase], scope: Sequence[str]) -> float | None:
@@ -170,7 +180,7 @@ def _mean_w(name: str, phases: Iterable[Phase], scope: Sequence[str]) -> float |
 def _accuracy(phases: Sequence[Phase]) -> dict[str, float | None]:
     """Of the last validation that came to its end."""
     done = [phase for phase in phases if phase.name == VALIDATE and phase.complete]
-    keys = ("accuracy_top1", "accuracy_top5")
+    keys = ("accuracy_top1", "accuracy_top5", "accuracy_sequence_top1")
     return {key: done[-1].values.get(key) for key in keys} if done else {}
 
 

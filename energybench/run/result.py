@@ -16,8 +16,13 @@ RESULT_FILE = "result.json"
 TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
 PLOT_FILE = "power.png"
+REPORT_FILE = "report.html"
+"""Of a sweep, in its folder."""
 
-OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, "worker-*.out", "worker-*.err", "rendezvous")
+UNREADABLE_FILES = "unreadable*.tsv"
+"""Of each worker, the samples that it could not read: a name, a tab and why in each line."""
+
+OUTPUT_FILES = (TRACE_FILE, EVENTS_FILE, PLOT_FILE, UNREADABLE_FILES, "worker-*.out", "worker-*.err", "rendezvous")
 """Patterns of what a run leaves in its folder beside result.json; a checkpoint is the next run's too."""
 
 Status = Literal["finished", "failed", "interrupted"]
@@ -95,7 +100,7 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", ...
+            "quality", "config", "infeasible", "limit", ...
         message: one line for the user: what happened and what to do.
     """
 

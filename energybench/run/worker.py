@@ -15,27 +15,33 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
-from energybench.dataset import Batch, Dataset
+from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting, Sequences
 from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Agreeing, Preparing, Task, Trainer
+from energybench.run.engine import Agreeing, Bounded, Evaluation, Preparing, Summing, Taking, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
+from energybench.run.memory import OutOfMemoryError, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PROGRESS_PERIOD_S = 1.0
 LOOK_PERIOD_S = 0.25
 """How often several workers look at the clock together."""
 
+NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
 CHECKPOINT_FILE = "checkpoint.npz"
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""
@@ -120,14 +126,16 @@ def failure_kind(error: Exception) -> str:
     if isinstance(error, TrainingError):
         return error.kind
     words = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in words or "failed to allocate" in words:
+    if isinstance(error, MemoryError) or any(said in words for said in NO_MEMORY):
         return "out_of_memory"
     return "error" if isinstance(error, EnergybenchError) else "crashed"
 
 
 def _message(error: Exception) -> str:
     said = reason(error)
-    text = said if isinstance(error, EnergybenchError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, EnergybenchError):
+        return said
+    text = f"{type(error).__name__}: {said}"
     return f"{text}; use a smaller batch" if failure_kind(error) == "out_of_memory" else text
 
 
@@ -144,9 +152,31 @@ class Loop:
         self._seconds = 0.0
         self._reached = False
         self._next_look = 0
+        self._network: Network | None = None
+        self._dataset: Dataset | None = None
+        self._trainer: Trainer | None = None
 
     def run(self) -> dict[str, float]:
-        """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end."""
+        """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit; whatever else goes wrong is raised as it is.
+        """
+        try:
+            return self._run()
+        except Exception as error:
+            if failure_kind(error) != "out_of_memory" or self._network is None:
+                raise
+            raise self._too_large(self._network) from error
+        finally:
+            self._list_unreadable()
+
+    def _too_large(self, network: Network) -> OutOfMemoryError:
+        given = self._assignment
+        available = self._trainer.available_bytes() if isinstance(self._trainer, Bounded) else None
+        return too_large(network, self._experiment, given.world * len(given.devices), available)
+
+    def _run(self) -> dict[str, float]:
         trainer, dataset = self._load()
         self._rest()
         self._prepare(trainer, dataset)
@@ -167,17 +197,30 @@ class Loop:
         registry, experiment = Registry(), self._experiment
         plugin = make(registry, "dataset", experiment.dataset)
         self._info = plugin.info()
-        architecture = make_architecture(registry, experiment.model, self._info.classes)
+        architecture = self._network = make_architecture(registry, experiment.model, self._info.classes)
         engine = make(registry, "engine", experiment.engine)
         given = self._assignment
         task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
-        dataset = plugin.open(architecture.input_shape, experiment.seed)
-        trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        self._dataset = dataset = plugin.open(architecture.input_shape, experiment.seed)
+        trainer: Trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
+        self._trainer = trainer
+        if isinstance(dataset, Adapting):
+            kinds = trainer.kinds() if isinstance(trainer, Taking) else ()
+            dataset.adapt(Consumer(given.rank, given.world, kinds))
         self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
+
+    def _list_unreadable(self) -> None:
+        """Names what could not be read in the run's folder, each worker its own."""
+        found: Mapping[str, str] = self._dataset.unreadable() if isinstance(self._dataset, Reporting) else {}
+        if not found:
+            return
+        rank = f"-{self._assignment.rank}" if self._assignment.rank else ""
+        lines = "".join(f"{name}\t{why}\n" for name, why in sorted(found.items()))
+        (Path(self._assignment.directory) / f"unreadable{rank}.tsv").write_text(lines, encoding="utf-8")
 
     def _resume(self, trainer: Trainer) -> None:
         if self._experiment.checkpoint.resume is None:
@@ -261,6 +304,8 @@ class Loop:
         loss = trainer.take_loss()
         self._seconds += self._agreed(trainer, time.monotonic() - started)
         values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, steps, 0.0), "loss": loss}
+        if isinstance(trainer, Waiting):
+            values["input_wait_s"] = trainer.input_wait_s()
         self._events.emit("ended", "train", epoch, values)
         self._check(loss, epoch)
         return loss
@@ -317,18 +362,31 @@ class Loop:
 
     def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         self._events.emit("started", "validate", epoch)
-        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
-        found = trainer.evaluate(trainer.feed(batches))
-        trainer.synchronize()
+        found, right = self._evaluate(trainer, dataset, epoch)
         values: dict[str, float] = {"images": found.images, "loss": found.loss}
         if self._info.labelled:
             values["accuracy_top1"] = found.correct_top1 / found.images
             if found.correct_top5 is not None:
                 values["accuracy_top5"] = found.correct_top5 / found.images
+            if right is not None:
+                values["accuracy_sequence_top1"] = right
         self._events.emit("ended", "validate", epoch, values)
         target = self._experiment.budget.target_accuracy
         self._reached = target is not None and values.get("accuracy_top1", 0.0) >= target
         return found.loss
+
+    def _evaluate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> tuple[Evaluation, float | None]:
+        """Counts over the samples, and the share of sequences that are right; None where there are no sequences."""
+        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
+        if not (isinstance(dataset, Sequences) and isinstance(trainer, Summing)):
+            found = trainer.evaluate(trainer.feed(batches))
+            trainer.synchronize()
+            return found, None
+        sequences, labels = dataset.sequences("validation"), list[int]()
+        noted = noting(batches, labels)
+        found, sums = trainer.evaluate_sequences(trainer.feed(noted), sequences)
+        trainer.synchronize()
+        return found, share_right(sums, sequences, labels)
 
     def _telling(self, phase: str, epoch: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with a sign of life now and then."""
@@ -351,6 +409,27 @@ class Loop:
     def _out_of_steps(self) -> bool:
         steps = self._experiment.budget.steps
         return steps is not None and self._steps >= steps
+
+
+def noting(batches: Iterator[Batch], labels: list[int]) -> Iterator[Batch]:
+    """The same batches; their labels are added to `labels`."""
+    for batch in batches:
+        labels.extend(batch.labels.tolist())
+        yield batch
+
+
+def share_right(sums: NDArray[np.float32], sequences: NDArray[np.int64], labels: Sequence[int]) -> float:
+    """Share of sequences whose largest sum is at their label.
+
+    Args:
+        sums: (sequences, classes).
+        sequences: (samples,) number of the sequence of each sample.
+        labels: of each sample.
+    """
+    label_of: dict[int, int] = dict(zip(sequences.tolist(), labels, strict=True))
+    chosen: list[int] = sums.argmax(axis=1).tolist()
+    right = [chosen[number] == label for number, label in label_of.items()]
+    return right.count(True) / len(right)
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from energybench.errors import ConfigError, DataError, TrackingError
@@ -26,10 +26,12 @@ class Collected:
     Attributes:
         results: each run once, in the order in which they were found.
         problems: files that could not be read, one line each; what they held is missing in `results`.
+        folders: run id -> its folder, with its power trace, of the runs that lie on disk.
     """
 
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def collect(sources: Sequence[str], *, uri: str | None = None) -> Collected:
@@ -54,17 +56,18 @@ def collect(sources: Sequence[str], *, uri: str | None = None) -> Collected:
     """
     results: list[Result] = []
     problems: list[str] = []
+    folders: dict[str, Path] = {}
     reader: MlflowReader | None = None
     for source in sources:
         if Path(source).exists():
-            found = _from_disk(Path(source), problems)
+            found = _from_disk(Path(source), problems, folders)
         else:
             reader = reader or _reader(source, uri)
             found = reader.find(source)
         if not found:
             raise ConfigError(_nothing(source, reader, problems))
         results += found
-    return Collected(tuple(finished_attempts(once(results))), tuple(problems))
+    return Collected(tuple(finished_attempts(once(results))), tuple(problems), folders)
 
 
 def _reader(source: str, uri: str | None) -> MlflowReader:
@@ -84,15 +87,18 @@ def _nothing(source: str, reader: MlflowReader | None, problems: Sequence[str]) 
     return f"{source}: no such file or folder, and no run, sweep or experiment of that name in {place}{known}"
 
 
-def _from_disk(path: Path, problems: list[str]) -> list[Result]:
-    if not path.is_dir():
-        return [Result.read(path)]
+def _from_disk(path: Path, problems: list[str], folders: dict[str, Path]) -> list[Result]:
     found = []
     for file in result_files(path):
         try:
-            found.append(Result.read(file))
+            result = Result.read(file)
         except DataError as error:
+            if not path.is_dir():
+                raise
             problems.append(str(error))
+            continue
+        found.append(result)
+        folders[result.run_id] = file.parent
     return sorted(found, key=lambda result: result.started_at)
 
 

@@ -1,4 +1,4 @@
-"""`energybench recommend` and `energybench compare`: from what a user types to what is printed."""
+"""`energybench recommend`, `compare` and `report`: from what a user types to what is printed or written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from energybench.errors import EXIT_CONDITION, EXIT_DONE, ConfigError
 from energybench.run.result import Result
-from energybench.study.collect import collect
+from energybench.study.collect import Collected, collect
 
 if TYPE_CHECKING:
     from energybench.study.compare import Comparison
@@ -88,6 +88,16 @@ def compare(given: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def report(given: argparse.Namespace) -> int:
+    """Writes the report of the sources into a folder."""
+    from energybench.study.report import require, write_report
+
+    require()
+    found = _collected(given.sources, given.uri)
+    print(write_report(found, Path(given.out), given.title))
+    return EXIT_DONE
+
+
 def _show(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], given: argparse.Namespace) -> None:
     from energybench.console import console
     from energybench.study import comparison_text
@@ -111,11 +121,15 @@ def _show(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], given:
 
 
 def _results(sources: list[str], uri: str | None) -> tuple[Result, ...]:
+    return _collected(sources, uri).results
+
+
+def _collected(sources: list[str], uri: str | None) -> Collected:
     """What the sources hold; what of it cannot be read is said on standard error."""
     found = collect(sources, uri=uri)
     for problem in found.problems:
         print(f"energybench: warning: {problem}; left out", file=sys.stderr)
-    return found.results
+    return found
 
 
 def _short(sources: list[str]) -> list[str]:

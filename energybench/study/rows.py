@@ -67,6 +67,16 @@ class Row:
     def sample(self, metric: Quantity | str) -> Sample | None:
         """The values of the finished runs; None where none of them has one."""
         asked = quantity(metric) if isinstance(metric, str) else metric
+        if asked not in self._samples:
+            self._samples[asked] = self._sample(asked)
+        return self._samples[asked]
+
+    @cached_property
+    def _samples(self) -> dict[Quantity, Sample | None]:
+        """What was asked before: a report of thousands of runs asks the same some twenty times."""
+        return {}
+
+    def _sample(self, asked: Quantity) -> Sample | None:
         having = [(result, value) for result in self.finished if (value := asked.of(result)) is not None]
         if not having:
             return None

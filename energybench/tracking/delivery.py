@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from energybench.errors import DataError, EnergybenchError
-from energybench.run.result import Result, Status, result_files
+from energybench.run.result import REPORT_FILE, Result, Status, result_files
+from energybench.tracking.folder import sweep_folder
 from energybench.tracking.tracker import MlflowTracker
 
 
@@ -43,7 +44,8 @@ def sync(paths: Iterable[Path], tracker: MlflowTracker) -> SyncReport:
                 sweeps.setdefault(result.sweep_id, []).append((path, result.status))
     for sweep_id, cells in sweeps.items():
         with _collected(cells[-1][0], report):
-            tracker.close_sweep(sweep_id, [status for _, status in cells])
+            page = sweep_folder(cells[-1][0].parent) / REPORT_FILE
+            tracker.close_sweep(sweep_id, [status for _, status in cells], [page] if page.exists() else [])
     return report
 
 

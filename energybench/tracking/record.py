@@ -14,6 +14,7 @@ from energybench.tracking.store import redact
 
 RUN_TAG = "energybench.run_id"
 SWEEP_TAG = "energybench.sweep_id"
+CELL_TAG = "energybench.cell"
 SUPERSEDED_TAG = "energybench.superseded"
 COMPLETE_TAG = "energybench.complete"
 FAILURE_TAG = "energybench.failure"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 
 import numpy as np
 import pytest
@@ -18,10 +19,16 @@ if not torch.cuda.is_available():
 from torch_runs import assert_near, batches, gpu, parameters, prepare, step, trained, trainer_of
 from views import Silent
 
+from energybench.dataset import Consumer
+from energybench.images import EncodedBatch, Normalisation, PixelBatch
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine
 from energybench.run.preflight import prepare as plan
+from energybench_plugins.datasets.imagenet import Imagenet, ImagenetOptions
+from energybench_plugins.engines.torch_decode import Decoding, decoder
+from energybench_plugins.engines.torch_feed import Feed, Layout
+from energybench_plugins.engines.torch_wait import Waits
 
 pytestmark = pytest.mark.gpu
 
@@ -132,3 +139,72 @@ def test_a_run_is_measured_phase_by_phase(tmp_path):
     assert result.metrics["capture.energy_j"] > 0
     assert result.metrics["gflops_per_w"] > 0
     assert result.provenance["engine"]["graph"] == "yes"
+
+
+class TestWaitingForData:
+    """The clock of the device against what the host did."""
+
+    def waited(self, cycles, host_s, steps=6):
+        """Seconds counted where each step works for so many cycles and each batch is late by `host_s`."""
+        waits = Waits(torch.device("cuda", 0))
+
+        def batches():
+            for _ in range(steps):
+                time.sleep(host_s)
+                yield "batch"
+
+        torch.cuda.synchronize()
+        waits.restart()
+        for _ in waits.timed(batches()):
+            waits.arrived(waits.begins(copied=False))
+            torch.cuda._sleep(cycles)
+            waits.ended()
+        torch.cuda.synchronize()
+        return waits.total_s()
+
+    def test_a_device_that_is_done_waits_as_long_as_the_host(self):
+        assert 0.9 * 6 * 0.05 < self.waited(1000, 0.05) < 6 * 0.1
+
+    def test_a_device_that_works_does_not(self):
+        assert self.waited(400_000_000, 0.005) < 0.02  # 0.2 s of work a step; the first batch alone is waited for
+
+    @pytest.mark.parametrize("last", [False, True])
+    def test_bytes_are_normalised_on_the_device(self, last):
+        random = np.random.default_rng(0)
+        shape = (8, 6, 5, 3) if last else (8, 3, 6, 5)
+        pixels = random.integers(0, 256, shape, np.uint8)
+        batch = PixelBatch(
+            pixels.transpose(0, 3, 1, 2) if last else pixels, np.arange(8), Normalisation((0.4,) * 3, (0.2,) * 3)
+        )
+        layout = Layout(torch.device("cuda", 0), torch.float32, torch.channels_last)
+        buffers = layout.buffers(8, (3, 6, 5))
+        for staged in Feed(layout)([batch] * 5):
+            buffers.take(staged)
+        np.testing.assert_allclose(buffers.images.cpu().numpy(), batch.images, atol=1e-5)
+
+
+def test_files_are_decoded_on_the_device_as_on_the_host(tmp_path):
+    decode = decoder(torch.device("cuda", 0))
+    if decode is None:
+        pytest.skip("needs a torchvision with nvJPEG")
+    cv2 = pytest.importorskip("cv2")
+    for label in range(2):
+        (tmp_path / "train" / str(label)).mkdir(parents=True)
+        for number in range(4):
+            rows, columns = np.mgrid[:200, :300]
+            picture = np.stack([rows, columns * 0.8, np.full_like(rows, 60 * number)], 2).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "train" / str(label) / f"{number}.jpg"), picture)
+
+    def batches(**options):
+        data = Imagenet(ImagenetOptions(str(tmp_path), workers=2, **options)).open((3, 64, 64), 0)
+        data.adapt(Consumer(kinds=(EncodedBatch,)))
+        return list(data.batches("train", 8, 1))
+
+    layout = Layout(torch.device("cuda", 0), torch.float32, torch.contiguous_format)
+    buffers = layout.buffers(8, (3, 64, 64))
+    [staged] = Feed(layout, decoding=Decoding(decode, torch.device("cuda", 0)))(batches(decode="gpu"))
+    assert staged.slot is not None
+    buffers.take(staged)
+    [host] = batches(decode="cpu")
+    difference = np.abs(buffers.images.cpu().numpy() - host.images)
+    assert difference.mean() < 0.03  # of a standard deviation: two decoders, and what they do where images shrink

@@ -131,3 +131,23 @@ def test_the_beat_of_the_sensor_is_found(sensor):
     name, rows = sensor
     beats = [found.update_s for _, _, found in rows if found.update_s is not None]
     assert np.median(beats) == pytest.approx(SENSORS[name][0].update_s, rel=0.002)
+
+
+def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_recordings():
+    """What it counted is divided by the time between its updates, which a few seconds tell to a few thousandths."""
+    chance, inside = random.Random(5), []
+    for length_s in (2.5, 5.0, 12.0):
+        for true_s in (0.1, 0.1001, 0.0998, 0.1004):
+            for curve in (curve for _ in range(3) for curve in loads(chance)):
+                card = card_of("ampere_a100", curve, 1.0, chance)
+                card = replace(card, counter=replace(card.counter, update_s=true_s))
+                readings = simulation.readings(card, SENSORS["ampere_a100"], length_s, START_NS)
+                line = Timeline(GPU, SENSORS["ampere_a100"], readings)
+                for _ in range(10):
+                    window_s = chance.uniform(0.05, length_s / 2)
+                    start_s = chance.uniform(0.6, length_s - window_s - 0.4)
+                    found = line.energy(*(START_NS + round(edge_s * 1e9) for edge_s in (start_s, start_s + window_s)))
+                    apart_j = abs(found.energy_j - curve.energy_j(start_s, start_s + window_s))
+                    inside.append(apart_j <= 2 * found.independent_u_j)
+    assert len(inside) > 2000
+    assert 0.90 <= np.mean(inside) <= 0.995

@@ -1,6 +1,8 @@
-"""GluonCV's model zoo: its networks by the names that GluonCV gives them, built by the engine gluon.
+"""Model zoos: GluonCV's networks by the names that GluonCV gives them, built by the engine gluon.
 
-Whether a network can be trained to classify is tested when it is built (`engines.gluon_check`), not looked up here.
+Those of torchvision and timm, which the engine torch builds, have the library's name before theirs (`torch_zoos`).
+Whether a network can be trained to classify is tested when it is built (`engines.gluon_check`, `engines.torch_check`),
+not looked up here.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from pathlib import Path
 from energybench.architecture import ZooNetwork
 from energybench.errors import ConfigError
 from energybench.hookspecs import Register
+from energybench_plugins.architectures import torch_zoos
 
 BUILDERS = {"gluon": "energybench_plugins.engines.gluoncv_networks:build"}
 IMAGENET_SIZE = 224
+MOST_NAMES = 500
+"""That a message lists."""
+
 SIZES = {"cifar": 32, "inception": 299, "xception": 299}
 """Part of a name -> the input size that its networks were published with, where it is not ImageNet's usual one."""
 
@@ -28,7 +34,7 @@ class ZooOptions:
     """Options of `model=zoo`.
 
     Attributes:
-        network: a name of GluonCV's model zoo.
+        network: a name of GluonCV's model zoo, torchvision/<name> or timm/<name>.
         channels: channels of a sample.
         input_size: height and width of a sample in pixels; null: what the network was made for, by its name.
     """
@@ -39,19 +45,27 @@ class ZooOptions:
 
 
 def zoo(options: ZooOptions, classes: int) -> ZooNetwork:
-    """Names the network and its input; raises ConfigError where GluonCV is missing or knows no such network."""
-    known = names()
-    name = options.network.lower()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
+    """Names the network and its input; raises ConfigError where its library is missing or knows no such network."""
+    library, _, own = options.network.lower().rpartition("/")
+    if library and library not in torch_zoos.LIBRARIES:
+        raise ConfigError(
+            f"model.network={options.network}: there is no zoo {library!r}; give torchvision/<name>, timm/<name>, "
+            "or a name of GluonCV's alone"
+        )
+    known = torch_zoos.names(library) if library else names()
+    name = f"{library}/{own}" if library else own
+    if own not in known:
+        close = difflib.get_close_matches(own, known, n=3)
         guess = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ConfigError(
-            f"model.network={options.network}: GluonCV has no such network{guess} There is: {', '.join(known)}"
+            f"model.network={options.network}: {library or 'GluonCV'} has no such network{guess} "
+            + (f"There is: {', '.join(known)}" if len(known) < MOST_NAMES else f"It has {len(known)} others.")
         )
     size = options.input_size if options.input_size is not None else default_size(name)
     if size < 1 or options.channels < 1:
         raise ConfigError(f"model.input_size={size}, model.channels={options.channels}: give numbers from 1")
-    return ZooNetwork(name, (options.channels, size, size), classes, BUILDERS)
+    builders = torch_zoos.BUILDERS if library else BUILDERS
+    return ZooNetwork(name, (options.channels, size, size), classes, builders)
 
 
 def default_size(name: str) -> int:

@@ -17,6 +17,7 @@ from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
+from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.gluon import ENGINE, GluonOptions
@@ -24,6 +25,7 @@ from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
 from energybench_plugins.engines.gluon_check import require_classifier
 from energybench_plugins.engines.gluon_flops import training_flops
 from energybench_plugins.engines.gluon_optimizer import optimizer_state, reset_optimizer, restore_optimizer
+from energybench_plugins.engines.gluon_wait import Waits
 from energybench_plugins.engines.mxnet_build import installed_build
 from energybench_plugins.engines.process_memory import resident_bytes
 
@@ -31,6 +33,9 @@ amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not impor
 
 STEPS_IN_FLIGHT = 4
 """Steps, up to twice so many, that the host may be ahead: it keeps the devices busy and still tells true progress."""
+
+LARGEST = 2**31
+"""Elements from which on MXNet's usual build cannot address an array."""
 
 INITIALIZERS = {"he": mx.init.Xavier("gaussian", "in", 2), "xavier": mx.init.Xavier("uniform", "avg", 3)}
 
@@ -52,8 +57,36 @@ class SmoothedLoss(mx.gluon.HybridBlock):  # type: ignore[misc]
         return -(1 - self._smoothing) * hit - self._smoothing * F.mean(logarithms, axis=1)
 
 
+class SequenceSums:
+    """Adds up the softmax over the samples of each sequence.
+
+    Args:
+        sequences: (samples,) int64, number of the sequence of each sample of a pass, in order.
+        classes: of the network.
+    """
+
+    def __init__(self, sequences: NDArray[np.int64], classes: int) -> None:
+        count = int(sequences.max()) + 1 if len(sequences) else 0
+        self.sums = np.zeros((count, classes), np.float32)
+        self._sequences = sequences
+        self._waiting: deque[Any] = deque()
+        self._next = 0
+
+    def add(self, shares: Any) -> None:
+        """Those of the next samples, an NDArray (n, classes) that may not be computed yet."""
+        self._waiting.append(shares)
+        self.read(STEPS_IN_FLIGHT)
+
+    def read(self, ahead: int) -> None:
+        """Adds up all but the last `ahead`, waiting for them."""
+        while len(self._waiting) > ahead:
+            shares = self._waiting.popleft().asnumpy()
+            np.add.at(self.sums, self._sequences[self._next : self._next + len(shares)], shares)
+            self._next += len(shares)
+
+
 class GluonTrainer:
-    """See `energybench.run.engine.Trainer`."""
+    """See `energybench.run.engine.Trainer`, `Waiting` and `Taking`."""
 
     def __init__(self, task: Task, options: GluonOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -77,6 +110,9 @@ class GluonTrainer:
         self._flight: deque[Any] = deque()
         self._finished: Any = None
         self._reset_loss()
+        self._waits = Waits(self._wait_for_update)
+        self._held: dict[tuple[Held, Any], Any] = {}
+        self._affines: dict[tuple[Normalisation, Any], tuple[Any, Any]] = {}
         self._mixing = np.random.default_rng(task.experiment.seed)
 
     def _network(self) -> Any:
@@ -122,29 +158,83 @@ class GluonTrainer:
         self.trainer.set_learning_rate(lr)
         mx.random.seed(int(np.random.default_rng([seed, epoch]).integers(2**31)))
         self._mixing = np.random.default_rng([seed, epoch, 1])
+        self._waits.restart()
 
     def feed(self, batches: Iterable[Batch]) -> Iterator[list[Shards]]:
         """Each batch as `training.accumulate` parts, of each an equal share to each device.
 
         The last batch of a pass may divide unevenly.
         """
-        for batch in batches:
-            edges = _edges(len(batch.images), self._recipe.accumulate)
-            yield [
-                self._shards(batch.images[start:end], batch.labels[start:end]) for start, end in edges if end > start
-            ]
+        return self._waits.timed(map(self._parts, batches))
 
-    def _shards(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Shards:
-        shares = zip(self._contexts, _edges(len(images), len(self._contexts)), strict=True)
+    def _parts(self, batch: Batch) -> list[Shards]:
+        edges = _edges(len(batch.labels), self._recipe.accumulate)
+        return [self._shards(batch, start, end) for start, end in edges if end > start]
+
+    def _shards(self, batch: Batch, start: int, end: int) -> Shards:
+        """The samples from `start` to before `end`, on the devices."""
+        shares = zip(self._contexts, _edges(end - start, len(self._contexts)), strict=True)
+        rows = [(context, slice(start + first, start + last)) for context, (first, last) in shares if last > first]
         return [
-            (self._to(context, images[start:end]), _to(context, labels[start:end].astype(np.float32)))
-            for context, (start, end) in shares
-            if end > start
+            (self._images(context, batch, some), _to(context, batch.labels[some].astype(np.float32)))
+            for context, some in rows
         ]
 
-    def _to(self, context: Any, images: NDArray[np.float32]) -> Any:
-        moved = _to(context, images)
+    def _images(self, context: Any, batch: Batch, rows: slice) -> Any:
+        """Bytes are normalised where they have gone."""
+        if isinstance(batch, HeldBatch):
+            moved = self._cut(context, batch, rows)
+        elif isinstance(batch, PixelBatch):
+            moved = self._normalised(context, batch.pixels[rows], batch.normalisation)
+        else:
+            moved = _to(context, batch.images[rows])
         return moved.astype("float16") if self._half else moved
+
+    def _normalised(self, context: Any, pixels: NDArray[np.uint8], normalisation: Normalisation) -> Any:
+        scale, shift = self._affine(context, normalisation)
+        last = pixels.transpose(0, 2, 3, 1)
+        if pixels.flags.c_contiguous or not last.flags.c_contiguous:
+            moved = _to(context, pixels).astype("float32")
+        else:  # as decoders give them: one copy, and the device brings the axes into order
+            moved = _to(context, last).astype("float32").transpose((0, 3, 1, 2))
+        return moved * scale + shift
+
+    def _cut(self, context: Any, batch: HeldBatch, rows: slice) -> Any:
+        """Out of the images that were brought to the device with the first batch."""
+        held = self._held.get((batch.held, context))
+        if held is None:
+            if batch.held.pixels.size >= LARGEST:
+                raise DataError("dataset.resident=true: MXNet's arrays have fewer than 2^31 elements; use engine=torch")
+            held = self._held[batch.held, context] = _to(context, batch.held.pixels)
+        affine = batch.view.affine(*batch.held.pixels.shape[1:3])[rows].reshape(-1, 6)
+        chosen = mx.nd.array(batch.chosen[rows], ctx=context, dtype="int32")
+        images = mx.nd.take(held, chosen).astype("float32").transpose((0, 3, 1, 2))
+        grid = mx.nd.GridGenerator(_to(context, affine), transform_type="affine", target_shape=batch.view.size)
+        scale, shift = self._affine(context, batch.normalisation)
+        return mx.nd.BilinearSampler(images, grid) * scale + shift
+
+    def _affine(self, context: Any, normalisation: Normalisation) -> tuple[Any, Any]:
+        """Scale and shift on a device."""
+        known = self._affines.get((normalisation, context))
+        if known is None:
+            scale, shift = (_to(context, part[None]) for part in normalisation.affine())
+            known = self._affines[normalisation, context] = (scale, shift)
+        return known
+
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """See Taking."""
+        return (HeldBatch,)
+
+    def input_wait_s(self) -> float:
+        """See Waiting."""
+        return self._waits.total_s()
+
+    def _wait_for_update(self) -> None:
+        """Returns when the last step has updated the first and the last parameter, on every device."""
+        parameters = list(named_parameters(self.net).values())
+        for parameter in (parameters[0], parameters[-1]):
+            for value in parameter.list_data():
+                value.wait_to_read()
 
     def step(self, batch: list[Shards]) -> None:
         """Forward and backward on each device, gradients added up over parts and devices, one update."""
@@ -222,12 +312,27 @@ class GluonTrainer:
 
     def evaluate(self, batches: Iterable[list[Shards]]) -> Evaluation:
         """Counts on the devices; the host reads once, at the end."""
+        return self._evaluate(batches, None)
+
+    def evaluate_sequences(
+        self, batches: Iterable[list[Shards]], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """See Summing. The host reads what the network said of one shard while the devices work on later ones."""
+        sums = SequenceSums(sequences, self._task.architecture.classes)
+        found = self._evaluate(batches, sums)
+        sums.read(0)
+        return found, sums.sums
+
+    def _evaluate(self, batches: Iterable[list[Shards]], also: SequenceSums | None) -> Evaluation:
         images = 0
         sums: list[list[Any]] = []
         for batch in batches:
             for data, labels in (pair for shards in batch for pair in shards):
                 images += len(data)
-                sums.append(self._scores(data, labels))
+                logits = self._logits(data)
+                sums.append(self._scores(logits, labels))
+                if also is not None:
+                    also.add(logits.softmax(axis=1))
                 if len(sums) > STEPS_IN_FLIGHT:  # else the whole split would wait in memory
                     sums[-1 - STEPS_IN_FLIGHT][0].wait_to_read()
         totals = [sum(float(value.asscalar()) for value in column) for column in zip(*sums, strict=True)]
@@ -236,9 +341,8 @@ class GluonTrainer:
         top5 = int(totals[2]) if self._top5 else None
         return Evaluation(images, int(totals[0]), top5, totals[1] / images)
 
-    def _scores(self, data: Any, labels: Any) -> list[Any]:
+    def _scores(self, logits: Any, labels: Any) -> list[Any]:
         """Correct in the first place, summed loss and, of more than 5 classes, correct among the first five."""
-        logits = self._logits(data)
         scores = [(logits.argmax(axis=1) == labels).sum(), self._cross_entropy(logits, labels).sum()]
         if self._top5:
             scores.append((logits.topk(k=5, axis=1) == labels.expand_dims(1)).sum())

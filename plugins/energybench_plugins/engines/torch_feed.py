@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from energybench.architecture import Shape
-from energybench.dataset import Batch
+from energybench.dataset import Batch, Consumer
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
+from energybench_plugins.engines.torch_decode import Arrival, Decoding
 
 SLOTS = 3
 """Batches on their way: one that is trained on, one that is copied, one that is made."""
@@ -59,20 +61,29 @@ class Staged:
         images: (N, C, H, W).
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
-        slot: that holds it, None where it stays.
+        slot: that holds it or makes it, None where it stays.
+        affine: of images that are bytes: scale and shift, each (C, 1, 1) float32, that make them floats; else None.
     """
 
     images: Any
     labels: Any
     key: Hashable | None = None
-    slot: Slot | None = None
+    slot: Slot | Arrival | None = None
+    affine: tuple[Any, Any] | None = None
+
+    def floats(self) -> Any:
+        """(N, C, H, W): the images as the network takes them."""
+        if self.affine is None:
+            return self.images
+        scale, shift = self.affine
+        return torch.addcmul(shift, self.images.float(), scale)
 
     def take(self, other: Staged) -> None:
         """Copies the first of these images and labels from `other`, once it has arrived."""
         if other.slot is not None:
             other.slot.arrived()
         count = len(other.labels)
-        self.images[:count].copy_(other.images)
+        self.images[:count].copy_(other.floats())
         self.labels[:count].copy_(other.labels)
         if other.slot is not None:
             other.slot.taken()
@@ -88,7 +99,7 @@ class Slot:
         self._copied = torch.cuda.Event(blocking=True)
         self._free = torch.cuda.Event()
 
-    def send(self, images: NDArray[np.float32], labels: NDArray[np.int64], device: Any) -> Staged:
+    def send(self, images: NDArray[Any], labels: NDArray[np.int64], device: Any, affine: Any) -> Staged:
         """Starts the copy; waits only for the copy that used this memory before."""
         self._copied.synchronize()
         count = len(images)
@@ -100,16 +111,17 @@ class Slot:
             there.images[:count].copy_(host.images[:count], non_blocking=True)
             there.labels[:count].copy_(host.labels[:count], non_blocking=True)
             self._copied.record(self._stream)
-        return Staged(there.images[:count], there.labels[:count], slot=self)
+        return Staged(there.images[:count], there.labels[:count], slot=self, affine=affine)
 
-    def _room(self, images: NDArray[np.float32], device: Any) -> tuple[Staged, Staged]:
-        if self._host is None or self._there is None or len(self._host.labels) < len(images):
+    def _room(self, images: NDArray[Any], device: Any) -> tuple[Staged, Staged]:
+        if self._host is None or self._there is None or not _fits(self._host.images, images):
+            kind = {"dtype": torch.from_numpy(images[:0].copy()).dtype, "memory_format": _memory_format(images)}
             shape, count = images.shape, len(images)
             self._host = Staged(
-                torch.empty(shape, pin_memory=True), torch.empty(count, dtype=torch.int64, pin_memory=True)
+                torch.empty(shape, pin_memory=True, **kind), torch.empty(count, dtype=torch.int64, pin_memory=True)
             )
             self._there = Staged(
-                torch.empty(shape, device=device), torch.empty(count, dtype=torch.int64, device=device)
+                torch.empty(shape, device=device, **kind), torch.empty(count, dtype=torch.int64, device=device)
             )
             self._stream.wait_stream(torch.cuda.current_stream())
         return self._host, self._there
@@ -130,36 +142,89 @@ class Feed:
     Attributes:
         layout: of what it gives.
         rank, world: the rank takes the part number `rank` of `world` equal parts of each batch.
+        decoding: of files, on the device; None: it decodes none.
     """
 
     layout: Layout
     rank: int = 0
     world: int = 1
+    decoding: Decoding | None = None
     _resident: dict[tuple[Hashable, int], Staged] = field(default_factory=dict)
+    _affines: dict[Normalisation, tuple[Any, Any]] = field(default_factory=dict)
+    _held: dict[Held, Any] = field(default_factory=dict)
     _bytes: int = 0
     _slots: list[Slot] = field(default_factory=list)
     _next: int = 0
 
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Staged]:
-        """The rank's share of each batch."""
-        for batch in batches:
-            size = len(batch.labels)
-            share = slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
-            yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
+        """The rank's share of each batch, which may be all that its data set gives it."""
+        for given in batches:
+            if isinstance(given, HeldBatch):
+                yield self._cut(given)
+                continue
+            batch = self._decoded(given) if isinstance(given, EncodedBatch) else given
+            if isinstance(batch, Staged):
+                yield batch
+                continue
+            size = len(batch.labels) if batch.whole is None else batch.whole
+            share = Consumer(self.rank, self.world).share(size) if batch.whole is None else slice(None)
+            known = self._resident.get((batch.key, size)) if batch.key is not None else None
+            if known is not None:
+                yield known
+            elif isinstance(batch, PixelBatch):
+                yield self._stage(batch.pixels[share], batch.labels[share], batch.key, size, self._affine(batch))
+            else:
+                yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
 
-    def _stage(self, images: NDArray[np.float32], labels: NDArray[np.int64], key: Hashable | None, size: int) -> Staged:
-        known = self._resident.get((key, size)) if key is not None else None
-        if known is not None:
-            return known
+    def _decoded(self, batch: EncodedBatch) -> Staged | PixelBatch:
+        """On the device where that can be, else by the data set."""
+        made = self.decoding(batch) if self.decoding is not None else None
+        if made is None:
+            return batch.decoded()
+        images, arrival = made
+        labels = _tensor(batch.labels).to(self.layout.device)
+        return Staged(images, labels, slot=arrival, affine=self._affine(batch))
+
+    def _cut(self, batch: HeldBatch) -> Staged:
+        """Out of the images that were brought to the device with the first batch."""
+        device = self.layout.device
+        if batch.held not in self._held:
+            self._held[batch.held] = _tensor(batch.held.pixels).to(device)
+        pixels = self._held[batch.held]
+        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*pixels.shape[1:3]))
+        images = pixels[chosen.to(device)].permute(0, 3, 1, 2).float()
+        size = [len(images), images.shape[1], *batch.view.size]
+        grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
+        views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+        return Staged(views, _tensor(batch.labels).to(device), affine=self._affine(batch))
+
+    def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
+        """Scale and shift on the device."""
+        known = self._affines.get(batch.normalisation)
+        if known is None:
+            scale, shift = (torch.from_numpy(part).to(self.layout.device) for part in batch.normalisation.affine())
+            known = self._affines[batch.normalisation] = (scale, shift)
+        return known
+
+    def _stage(
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.int64],
+        key: Hashable | None,
+        size: int,
+        affine: tuple[Any, Any] | None = None,
+    ) -> Staged:
         if key is not None and self._bytes + images.nbytes <= RESIDENT_BYTES:
-            return self._keep(images, labels, (key, size))
+            return self._keep(images, labels, (key, size), affine)
         if self.layout.device.type == "cpu":
-            return Staged(_tensor(images), _tensor(labels))
-        return self._slot().send(images, labels, self.layout.device)
+            return Staged(_tensor(images), _tensor(labels), affine=affine)
+        return self._slot().send(images, labels, self.layout.device, affine)
 
-    def _keep(self, images: NDArray[np.float32], labels: NDArray[np.int64], key: tuple[Hashable, int]) -> Staged:
+    def _keep(
+        self, images: NDArray[Any], labels: NDArray[np.int64], key: tuple[Hashable, int], affine: tuple[Any, Any] | None
+    ) -> Staged:
         there = self.layout.images(len(images), images.shape[1:])
-        there.copy_(_tensor(images))
+        there.copy_(Staged(_tensor(images).to(self.layout.device), None, affine=affine).floats())
         staged = Staged(there, _tensor(labels).to(self.layout.device), key)
         self._resident[key] = staged
         self._bytes += images.nbytes
@@ -171,6 +236,18 @@ class Feed:
             self._slots = [Slot(stream) for _ in range(SLOTS)]
         self._next = (self._next + 1) % SLOTS
         return self._slots[self._next]
+
+
+def _fits(room: Any, images: NDArray[Any]) -> bool:
+    """Whether pinned memory takes such images."""
+    alike = room.numpy().dtype == images.dtype and room.shape[1:] == images.shape[1:]
+    return alike and len(room) >= len(images) and room.is_contiguous(memory_format=_memory_format(images))
+
+
+def _memory_format(images: NDArray[Any]) -> Any:
+    """The one of torch's in which the array lies, so that it can be copied as a whole."""
+    last = images.ndim == 4 and not images.flags.c_contiguous and images.transpose(0, 2, 3, 1).flags.c_contiguous
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _fill(pinned: Any, array: NDArray[np.generic]) -> None:

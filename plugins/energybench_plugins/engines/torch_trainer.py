@@ -15,13 +15,15 @@ from energybench.architecture import Architecture, ZooNetwork
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
+from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.process_memory import resident_bytes
+from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
 from energybench_plugins.engines.torch import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_blocks import build, named_tensors
 from energybench_plugins.engines.torch_check import require_classifier
 from energybench_plugins.engines.torch_compiled import Compiler
+from energybench_plugins.engines.torch_decode import Decoding, decoder
 from energybench_plugins.engines.torch_device import device_of, environment, layout_of, set_arithmetic
 from energybench_plugins.engines.torch_feed import Feed, Staged
 from energybench_plugins.engines.torch_flops import training_flops
@@ -35,7 +37,8 @@ from energybench_plugins.engines.torch_optimizer import (
 from energybench_plugins.engines.torch_pace import Pace
 from energybench_plugins.engines.torch_ranks import Ranks
 from energybench_plugins.engines.torch_step import WARM_STEPS, WARM_STEPS_OF_SEVERAL, Objective, Step
-from energybench_plugins.engines.torch_validation import Marks, Validation
+from energybench_plugins.engines.torch_validation import Marks, SequenceSums, Validation
+from energybench_plugins.engines.torch_wait import Waits
 
 COMPILE_STEPS = 2
 """The first compiles, the second shows that nothing is left to compile."""
@@ -44,7 +47,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer` and `Preparing`."""
+    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Taking`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -66,8 +69,11 @@ class TorchTrainer:
         self._loaded: Any = None
         self._step = self._made_step()
         self._validation = self._made_validation()
-        self._feed = Feed(self._layout, task.rank, task.world)
+        decode = decoder(self._device)
+        decoding = None if decode is None else Decoding(decode, self._device)
+        self._feed = Feed(self._layout, task.rank, task.world, decoding)
         self._pace = Pace(self._step.last)
+        self._waits = Waits(self._device)
         self._steps = 0
         self._mixing = np.random.default_rng(task.experiment.seed)
 
@@ -119,13 +125,26 @@ class TorchTrainer:
         set_rate(self.optimizer, lr)
         torch.manual_seed(int(np.random.default_rng([seed, epoch]).integers(2**31)) + self._task.rank)
         self._mixing = np.random.default_rng([seed, epoch, 1])
+        self._waits.restart()
 
     def feed(self, batches: Iterable[Batch]) -> Iterator[Staged]:
         """The share of this rank of each batch. The last batch of a pass may divide unevenly."""
-        return self._feed(batches)
+        return self._waits.timed(self._feed(batches))
+
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """See Taking."""
+        return (HeldBatch,) if self._feed.decoding is None else (HeldBatch, EncodedBatch)
+
+    def input_wait_s(self) -> float:
+        """See Waiting."""
+        return self._waits.total_s()
 
     def step(self, batch: Staged) -> None:
         """Fills the static batch, unless it holds these samples, and steps."""
+        begun = self._waits.begins(copied=batch.slot is not None)
+        if batch.slot is not None:
+            batch.slot.arrived()
+        self._waits.arrived(begun)
         if batch.key is None or batch.key != self._loaded:
             self._buffers.take(batch)
             self._loaded = batch.key
@@ -133,6 +152,7 @@ class TorchTrainer:
             self._step.mix(self._mixing.beta(self._recipe.mixup, self._recipe.mixup, self._recipe.accumulate))
         self._step()
         self._steps += 1
+        self._waits.ended()
         self._pace.stepped()
 
     def preparations(self) -> Mapping[str, Preparation]:
@@ -193,8 +213,21 @@ class TorchTrainer:
 
     def evaluate(self, batches: Iterable[Staged]) -> Evaluation:
         """Counts of all ranks together."""
+        return self._evaluate(batches, None)
+
+    def evaluate_sequences(
+        self, batches: Iterable[Staged], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """See Summing: of all ranks together."""
+        task, ranks = self._task, self._ranks
+        batch, classes = task.experiment.batch, task.architecture.classes
+        also = SequenceSums(sequences, batch, ranks.rank, ranks.world, classes, self._device)
+        found = self._evaluate(batches, also)
+        return found, ranks.total(also.sums).float().cpu().numpy()
+
+    def _evaluate(self, batches: Iterable[Staged], also: SequenceSums | None) -> Evaluation:
         self._loaded = None  # its batches take the place of training's
-        images, totals = self._validation(batches)
+        images, totals = self._validation(batches, also)
         found = self._ranks.total(torch.cat([totals, totals.new_tensor([images])])).tolist()
         if not found[3]:
             return Evaluation(0, 0, None, 0.0)
@@ -240,6 +273,13 @@ class TorchTrainer:
         if self._task.devices[0].kind == CPU:
             return resident_bytes("VmHWM") - self._before_bytes
         return int(torch.cuda.max_memory_allocated())
+
+    def available_bytes(self) -> int | None:
+        """What is free, and what torch has of it already."""
+        if self._device.type == "cpu":
+            return available_bytes() + max(resident_bytes("VmRSS") - self._before_bytes, 0)
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved())
 
     def environment(self) -> Mapping[str, str]:
         """Build, libraries and what the options came to."""

@@ -1,0 +1,45 @@
+"""What to say when a batch does not fit: which would."""
+
+from __future__ import annotations
+
+from energybench.architecture import Network
+from energybench.config import Experiment
+from energybench.errors import EnergybenchError
+
+OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
+"""Values that an optimiser keeps for each parameter: momentum; Adam's two moments."""
+
+HALF = ("bf16", "fp16")
+
+
+class OutOfMemoryError(EnergybenchError, MemoryError):
+    """The run does not fit into a device's memory."""
+
+
+def too_large(network: Network, experiment: Experiment, devices: int, available_bytes: int | None) -> OutOfMemoryError:
+    """The error that names the largest batch that would fit, as far as the network's description tells.
+
+    Args:
+        network: described, or a zoo's of which nothing is known.
+        experiment: its batch did not fit.
+        devices: over which the batch is divided.
+        available_bytes: memory that training can have on one of them; None where it is not known.
+    """
+    batch = experiment.batch
+    said = f"out of memory: batch={batch} does not fit"
+    slots = OPTIMIZER_SLOTS[experiment.training.optimizer]
+    weights, one = network.training_bytes(0, slots), network.training_bytes(1, slots)
+    if available_bytes is None or weights is None or one is None:
+        return OutOfMemoryError(f"{said}; use a smaller batch")
+    sample = (one - weights) // (2 if experiment.precision in HALF else 1)
+    parts = devices * experiment.training.accumulate
+    fits = max(available_bytes - weights, 0) // sample * parts
+    there = f"{available_bytes / 1e9:.2f} GB a device"
+    if fits < parts:
+        return OutOfMemoryError(f"{said}, and by the network's description none fits into {there}; use another device")
+    if fits >= batch:
+        return OutOfMemoryError(
+            f"{said}, though {there} would hold {fits} by the network's description; "
+            f"use batch={max(batch // 2, 1)}, or more training.accumulate"
+        )
+    return OutOfMemoryError(f"{said} into {there}; by the network's description the largest that fits is about {fits}")

@@ -1,0 +1,162 @@
+"""What engines make of bytes and of images they keep, and how long their devices wait for data."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from views import Silent
+
+from energybench.config import resolve
+from energybench.power.flags import FLAGS
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute
+from energybench.run.metrics import metrics
+from energybench.run.preflight import Machine, prepare
+from energybench.run.result import Phase
+from energybench_plugins.engines.gluon_wait import Waits
+
+WAIT_S = 0.3
+
+ENGINES = [
+    pytest.param("gluon", marks=pytest.mark.gluon),
+    pytest.param(
+        "torch",
+        marks=[
+            pytest.mark.torch,
+            pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs energybench[torch]"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_whose_data_are_slow_says_so(engine, fakes, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENERGYBENCH_PLUGINS", "standin,slow")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    registry = Registry()
+    config = {
+        "model": {"name": "lenet"},
+        "dataset": {"name": "slow", "wait_s": WAIT_S},
+        "engine": {"name": engine},
+        "meter": {"name": "tdp"},
+        "gpu": {"name": "cpu"},
+        "batch": 8,
+        "budget": {"epochs": 1},
+        "measure": {"baseline_s": 0.0, "warmup_steps": 1},
+        "tracking": {"name": "none"},
+    }
+    plan = prepare(resolve(OmegaConf.create(config), registry), Machine(registry))
+    result = execute(plan, Place(tmp_path), Silent())
+    assert result.status == "finished", result.failure
+    waited_s = result.metrics["input_wait_fraction"] * result.metrics["time_s"]
+    assert 0.8 * 7 * WAIT_S < waited_s < result.metrics["time_s"]  # one may be missed by an engine that is ahead
+    assert "input_bound" in result.tags["quality"].split(",") and "input_bound" in FLAGS
+
+
+class TestAnAsynchronousEngine:
+    """`Waits` of Gluon, with devices that are done when the test says so."""
+
+    def test_waits_from_when_the_devices_are_done(self):
+        done = threading.Event()
+        edges = []
+
+        def batches():
+            time.sleep(0.05)  # the devices still work
+            edges.append(time.perf_counter())
+            done.set()
+            time.sleep(0.2)
+            edges.append(time.perf_counter())
+            yield "batch"
+
+        waits = Waits(lambda: done.wait() and None)
+        began = time.perf_counter()
+        assert list(waits.timed(batches())) == ["batch"]
+        assert 0.1 < waits.total_s() <= time.perf_counter() - began - 0.04
+        assert waits.total_s() <= edges[1] - edges[0] + 0.05
+        waits.restart()
+        assert waits.total_s() == 0
+
+    def test_does_not_wait_while_the_devices_work(self):
+        done = threading.Event()
+
+        def batches():
+            time.sleep(0.1)
+            yield "batch"
+
+        waits = Waits(lambda: done.wait() and None)
+        assert list(waits.timed(batches())) == ["batch"]
+        assert waits.total_s() == 0
+        done.set()
+
+    def test_batches_that_are_there_at_once_are_not_watched(self):
+        watched = []
+        waits = Waits(lambda: watched.append(1))
+        assert list(waits.timed(iter(range(500)))) == list(range(500))
+        assert len(watched) < 100  # the first, and where a busy machine was late
+
+
+def phase(wait_s, **more):
+    values = {} if wait_s is None else {"input_wait_s": wait_s}
+    return Phase("train", 1, 0, 10 * 10**9, True, {}, {**values, **more})
+
+
+@pytest.mark.parametrize(("waits", "fraction"), [([1.0, 3.0], 0.2), ([None, 2.0], 0.2), ([None], None), ([0.0], 0.0)])
+def test_the_fraction_is_of_the_phases_that_tell(waits, fraction):
+    assert metrics([phase(wait_s) for wait_s in waits], [], []).get("input_wait_fraction") == fraction
+
+
+def test_bytes_become_the_floats_that_the_host_would_make_of_them():
+    """By each engine on its device, in both orders of memory."""
+    from energybench.images import Normalisation, PixelBatch
+
+    random = np.random.default_rng(0)
+    last = random.integers(0, 256, (4, 6, 5, 3), np.uint8).transpose(0, 3, 1, 2)
+    normalisation = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    wanted = (last / 255 - np.array([0.4, 0.5, 0.6])[:, None, None]) / np.array([0.2, 0.25, 0.3])[:, None, None]
+    for pixels in (last, np.ascontiguousarray(last)):
+        batch = PixelBatch(pixels, np.zeros(4, np.int64), normalisation)
+        np.testing.assert_allclose(batch.images, wanted, atol=1e-5)
+        for images in seen(batch):
+            np.testing.assert_allclose(images, wanted, atol=1e-5)
+
+
+def test_views_of_held_images_are_what_the_host_would_cut():
+    """By each engine on its device: boxes, mirrored ones too, at the edges and in the middle."""
+    from energybench.images import Held, HeldBatch, Normalisation, View
+
+    random = np.random.default_rng(0)
+    held = Held(random.integers(0, 256, (3, 20, 24, 3), np.uint8))
+    boxes = np.array([[0, 0, 20, 24], [4, 6, 8, 9], [10, 12, 10, 12], [0, 0, 5, 5]])
+    view = View(boxes, np.array([False, True, False, True]), (6, 5))
+    batch = HeldBatch(held, np.array([2, 0, 1, 1]), view, np.zeros(4, np.int64), Normalisation((0.5,) * 3, (0.2,) * 3))
+    assert batch.images.shape == (4, 3, 6, 5)
+    for images in seen(batch):
+        np.testing.assert_allclose(images, batch.images, atol=1e-3)
+    wanted = cv2.resize(held.pixels[0, 4:12, 6:15].astype(np.float32), (5, 6))[:, ::-1]
+    np.testing.assert_allclose((batch.images[1] * 0.2 + 0.5).transpose(1, 2, 0) * 255, wanted, atol=0.1)
+    whole = View(np.array([[0, 0, 20, 24]]), np.array([True]), (20, 24))
+    mirrored = HeldBatch(held, np.array([1]), whole, np.zeros(1, np.int64), Normalisation((0.0,) * 3, (1 / 255,) * 3))
+    np.testing.assert_allclose(mirrored.images[0].transpose(1, 2, 0), held.pixels[1, :, ::-1], atol=0.01)
+
+
+def seen(batch):
+    import gluon_runs
+
+    for shards in gluon_runs.trainer_of(2).feed([batch]):
+        yield np.concatenate([images.asnumpy() for part in shards for images, _ in part])
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        from energybench_plugins.engines.torch_feed import Feed, Layout
+
+        layout = Layout(torch.device("cpu"), torch.float32, torch.channels_last)
+        buffers = layout.buffers(4, batch.images.shape[1:])
+        for staged in Feed(layout)([batch]):
+            buffers.take(staged)
+            yield buffers.images.numpy()
