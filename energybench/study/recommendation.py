@@ -157,7 +157,7 @@ def _sureness(decision: Decision) -> Iterator[str]:
     if meeting < 2:
         yield "How sure: there is no other setting to compare it with."
     elif chosen.probability is None:
-        once = [setting.label for setting in decision.settings if not setting.unmet and len(setting.row.finished) < 2]
+        once = [setting.label for setting in decision.settings if not setting.unmet and _once(setting, decision)]
         yield f"How sure: not known. A single run tells no scatter, and nothing can be told from it: {listed(once, 4)}."
     else:
         others = len(decision.tied)
@@ -168,6 +168,10 @@ def _sureness(decision: Decision) -> Iterator[str]:
     flags = [flag for result in chosen.row.finished if (flag := result.tags.get("quality", "ok")) != "ok"]
     if flags:
         yield f"  Something speaks against its numbers: {listed(list(dict.fromkeys(flags)))} (docs/quality.md)."
+
+
+def _once(setting: Setting, decision: Decision) -> bool:
+    return setting.estimates[decision.question.criterion].repeats < 2
 
 
 def _alternatives(decision: Decision) -> Iterator[str]:

@@ -93,11 +93,6 @@ class Row:
         sample = self.sample(metric)
         return None if sample is None else sample.estimate()
 
-    def gain(self, metric: str) -> float:
-        """Half of the interval that the gain of the boards adds, in the metric's unit; 0 for what no meter reads."""
-        sample = self.sample(metric)
-        return 0.0 if sample is None else 2 * sample.common_u
-
 
 def rows(results: Iterable[Result]) -> list[Row]:
     """One row a setting, in order of first appearance; labelled by the settings that differ."""
