@@ -25,7 +25,7 @@ from energybench.power import identity
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
 from energybench.power.quality import flags
-from energybench.power.sampler import Sampler
+from energybench.power.sampler import Sampler, settling_s
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
 from energybench.registry import Registry
@@ -343,7 +343,7 @@ def _refuse(function: object) -> None:
 
 def _told_after_s(sessions: Sequence[Session]) -> float:
     sources = [source for session in sessions for source in session.sources]
-    return max((source.period_s + (source.update_s or 0.0) for source in sources), default=0.0)
+    return max((source.period_s for source in sources), default=0.0) + settling_s(sources)
 
 
 def _wait_until(time_ns: int) -> None:

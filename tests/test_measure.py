@@ -101,6 +101,8 @@ def test_windows_nest_overlap_and_tell_their_energy_on_a_mixed_server(mixed):
     assert m.windows == ("outer", "first", "late")
     assert all(agrees(result, mixed) for result in (m.total, m["outer"], m["first"], m["late"]))
     assert m["first"].energy_j < m["outer"].energy_j < m.total.energy_j
+    # A Maxwell card at steady power tells of no beat, and through its low-pass what was a fifth of a second ago.
+    assert all(channel.coverage == 1 for channel in m.total.channels.values())
     assert str(m["first"]).startswith("first: ")
 
 

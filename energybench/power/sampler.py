@@ -216,9 +216,10 @@ class Sampler:
 def settling_s(sources: Iterable[Source]) -> float:
     """How long after a moment its energy can be told: until each sensor has had its next value, at most half a second.
 
-    Of a mean over longer than two updates, which draws no edges, only the update counts.
+    What a mean tells is half of its length old, what a low-pass tells its time constant. Of a mean over longer than two
+    updates, which draws no edges, only the update counts.
     """
-    waits = [SETTLE_UPDATES * one.update_s + _half_mean_s(one) for one in sources if one.update_s]
+    waits = [SETTLE_UPDATES * one.update_s + (one.lag_s or _half_mean_s(one)) for one in sources if one.update_s]
     return min(max(waits, default=0.0), LONGEST_SETTLING_S)
 
 
