@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +102,10 @@ def test_fp16_leaves_out_a_step_that_overflows_and_lowers_its_scale():
     assert float(after["scaler/scale"]) < (65536.0 if scale is None else float(scale))
 
 
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
+    reason="needs g++ and Python's headers: apt-get install g++ python3-dev",
+)
 def test_compiled_it_computes_the_same_and_compiling_is_a_phase_that_changes_nothing():
     small = {"model": {"name": "lenet"}, "batch": 4, "measure": {"warmup_steps": 0}}
     compiled = trainer_of(engine={"name": "torch", "compile": "default"}, **small)
