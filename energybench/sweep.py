@@ -37,7 +37,7 @@ from energybench.run.preflight import Machine, Plan, prepare
 from energybench.run.result import RESULT_FILE, Result
 from energybench.study.collect import Collected
 from energybench.study.forecast import Forecaster
-from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
+from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, is_held, told
 from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
 from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
@@ -264,6 +264,8 @@ def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int
     tasks = [task(plan, number, directory, sweep_id) for plan, number in zip(plans, numbers, strict=True)]
     out, forecaster = console(), Forecaster(_earlier(directory), host=host)
     out.print(cells_table(list(zip(_names(command), tasks, strict=True)), forecaster))
+    if is_held(directory):
+        out.print("another process is running this sweep now")
     states = Counter(one.state for one in tasks)
     out.print(
         f"{len(tasks)} cell{'s' if len(tasks) > 1 else ''}: "

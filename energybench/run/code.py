@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import CodeType
 
@@ -28,7 +29,7 @@ def code_of(entries: Iterable[Entry], framework: str) -> dict[str, str]:
     """
     core = Path(energybench.__file__).parent
     files = [path for path in core.rglob("*.py") if path.relative_to(core).parts[0] not in NOT_IN_A_NUMBER]
-    found = {"energybench": energybench.__version__, "core": _digest(tuple(sorted(files))), "framework": framework}
+    found = {"energybench": energybench.__version__, "core": _digest(sorted(files)), "framework": framework}
     return found | {f"{entry.kind} {entry.name}": f"{entry.owner} {_digest(_files(entry))}" for entry in entries}
 
 
@@ -52,14 +53,25 @@ def _files(entry: Entry) -> tuple[Path, ...]:
     return tuple(sorted(path.parent.glob("*.py"))) if (path.parent / "__init__.py").exists() else (path,)
 
 
-@lru_cache
-def _digest(files: tuple[Path, ...]) -> str:
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.name.encode())
-        # optimize=2 leaves docstrings out; comments and line numbers are in no part that is looked at.
-        _add(digest, compile(path.read_bytes(), path.name, "exec", dont_inherit=True, optimize=2))
+        with suppress(OSError):  # gone since it was listed
+            state = path.stat()
+            digest.update(path.name.encode() + _digest_of(path, state.st_mtime_ns, state.st_size))
     return digest.hexdigest()[:12]
+
+
+@cache
+def _digest_of(path: Path, mtime_ns: int, size: int) -> bytes:
+    """Of a file in the state that it is in: what is edited while a study runs is other code from the next cell on."""
+    digest, source = hashlib.sha256(), path.read_bytes()
+    try:
+        # optimize=2 leaves docstrings out; comments and line numbers are in no part that is looked at.
+        _add(digest, compile(source, path.name, "exec", dont_inherit=True, optimize=2))
+    except (SyntaxError, ValueError):  # half edited: it is other code, and no reason for a run to fail
+        digest.update(source)
+    return digest.digest()
 
 
 def _add(digest: hashlib._Hash, code: CodeType) -> None:

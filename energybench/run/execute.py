@@ -76,13 +76,14 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
     run_id, started_at = run_id or new_id(), _now()
     supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows)
     try:
+        code = plan.code  # that of now, when the workers read it
         try:
             supervisor.run()
         except Exception as error:
             supervisor.seen.failure = internal(error)
         except KeyboardInterrupt:  # a further one, while the run was being ended
             supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
-        result = _result(plan, place, supervisor.seen, supervisor.sessions, started_at, run_id)
+        result = _result(plan, place, supervisor.seen, supervisor.sessions, started_at, run_id, code)
     except Exception as error:
         return failed(place, _public(plan.experiment), internal(error), run_id)
     result.write(place.directory)
@@ -120,7 +121,13 @@ def _now() -> str:
 
 
 def _result(
-    plan: Plan, place: Place, seen: Observation, sessions: Sequence[Session], started_at: str, run_id: str
+    plan: Plan,
+    place: Place,
+    seen: Observation,
+    sessions: Sequence[Session],
+    started_at: str,
+    run_id: str,
+    code: dict[str, str],
 ) -> Result:
     channels = [channel for session in sessions for channel in session.channels]
     if sessions:
@@ -148,7 +155,7 @@ def _result(
         epochs=epochs(phases, scope),
         tags=tags,
         conditions={name: summary.to_json() for name, summary in summaries.items()},
-        provenance=provenance(plan.boards, sessions, seen.environment) | {"code": plan.code},
+        provenance=provenance(plan.boards, sessions, seen.environment) | {"code": code},
         overrides=place.overrides,
         sweep_id=place.sweep_id,
         sweep_name=place.sweep_name,

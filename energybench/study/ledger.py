@@ -121,6 +121,17 @@ def held(directory: Path) -> Iterator[None]:
         os.close(file)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process is running the sweep in this folder now; leaves nothing there."""
+    if not (directory / LOCK_FILE).exists():
+        return False
+    try:
+        with held(directory):
+            return False
+    except ConfigError:
+        return True
+
+
 def set_aside(directory: Path, number: int) -> None:
     """Moves what an earlier attempt left in a cell's folder to attempts/, where nothing takes it for a result."""
     folder = directory / str(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,6 @@ def digest(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def digest(source):
-        code._digest.cache_clear()
         (tmp_path / "some_meter.py").write_text(source)
         importlib.invalidate_caches()
         module = importlib.import_module("some_meter")
@@ -36,7 +36,6 @@ def digest(tmp_path, monkeypatch):
 
     yield digest
     sys.modules.pop("some_meter", None)
-    code._digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -59,6 +58,14 @@ def test_words_and_layout_are_not_code(digest, old, new):
 )
 def test_what_a_program_does_is(digest, old, new):
     assert digest(SOURCE.replace(old, new)) != digest(SOURCE)
+
+
+def test_half_edited_it_is_other_code_and_no_error(digest):
+    whole = digest(SOURCE)
+    module = Path(sys.modules["some_meter"].__file__)
+    module.write_text("<<<<<<< " + SOURCE)
+    entry = Entry("meter", "some", sys.modules["some_meter"].Meter, object, "some 1.0")
+    assert code.code_of([entry], "none")["meter some"] != whole
 
 
 def test_energybench_s_own_parts_are_known_by_their_folder():

@@ -222,13 +222,32 @@ def test_a_dry_run_tells_and_writes_nothing(run, out, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == kept
 
 
+def test_the_study_runs_over_the_devices_that_are_here(run, tmp_path):
+    words = ["experiment=study", "sweep.dry_run=true", "dataset=tiny", "engine=standin", "meter=scripted"]
+    words += ["model=lenet", "batch=8,9", "seed=0"]
+    said = run(*words)
+    assert "6 cells: 6 to run" in said
+    assert "left out: 2 cells: batch=9 does not divide over 2 devices; use 8 or 10, or another gpu.count" in said
+    assert said.count("lenet batch=8 gpu=maxwell gpu.count=2") == 1
+    assert "2 cells: 2 to run" in run(*words, "gpu=pascal", "gpu.count=1")
+    run(*words, "gpu=pascal", "gpu.count=1,2", code=2)
+    run(*words, "gpu.count=3", code=2)
+    said = run("experiment=study_small", "sweep.dry_run=true", "engine=standin", "gpu=cpu", "meter=tdp", "seed=0")
+    assert "12 cells: 12 to run" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_at_once_and_a_sweeper_that_cannot_go_on_are_refused(fakes, out, monkeypatch, capsys):
     monkeypatch.chdir(out.parent)
     with held(out):
         assert main(PLAIN) == 2
-    assert capsys.readouterr().err == (
+        assert main([*PLAIN, "sweep.dry_run=true"]) == 0
+    assert "another process is running this sweep now" in capsys.readouterr().out
+    with held(out):
+        assert main(PLAIN) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
         "energybench: out: another process is running this sweep; let it end, or choose another folder with "
-        "hydra.sweep.dir=...\n"
+        "hydra.sweep.dir=..."
     )
     Sweep("id", "name", None).write(out)
     assert main([*PLAIN, "hydra/sweeper=basic"]) == 2

@@ -197,5 +197,6 @@ def test_what_no_search_can_be_made_of(tmp_path, monkeypatch, capsys, words, mes
     monkeypatch.chdir(tmp_path)
     assert main([*WORDS, *words]) == 2
     said = capsys.readouterr()
-    assert message in said.err and said.err.count("\n") == 1
+    assert message in said.err.splitlines()[-1]
+    assert said.out == ""
     assert list(tmp_path.iterdir()) == []
