@@ -35,7 +35,7 @@ def served(folder: Path, port: int) -> Iterator[str]:
         server.wait()
 
 
-def wait_for(driver: Any, address: str, words: str, *, width: int, height: int, seconds: float = 240.0) -> None:
+def wait_for(driver: Any, address: str, words: str, *, width: int, height: int, seconds: float = 600.0) -> None:
     """Opens a page again and again until it says `words`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
