@@ -37,12 +37,12 @@ test: $(VENV)/.installed-test
 
 $(VENV)/.installed-demo: $(VENV)/.created $(SPEC)
 	@echo "installing energybench with MXNet and MLflow into $(VENV) (the first time takes some minutes)"
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[gluon,mlflow]'
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[gluon,mlflow,report]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created $(SPEC)
 	@echo "installing energybench with MXNet, PyTorch, MLflow and the test tools into $(VENV) (the first time takes some minutes)"
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[gluon,mlflow,test]'
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[gluon,mlflow,report,test]'
 	@touch $(VENV)/.installed-demo $@
 
 # $(call create,PYTHON,FOLDER,VARIABLE,VERSIONS): a virtual environment, or why there can be none and what to do.
@@ -65,7 +65,7 @@ constraints:
 	$(call create,$(PYTHON312),$(LOCK)/3.12,PYTHON312,3.12)
 	@for version in 3.11 3.12; do \
 	  echo "installing with Python $$version" && \
-	  $(LOCK)/$$version/bin/python $(PIP) install -e '.[gluon,mlflow,test]' && \
+	  $(LOCK)/$$version/bin/python $(PIP) install -e '.[gluon,mlflow,report,test]' && \
 	  $(LOCK)/$$version/bin/python $(PIP) freeze --exclude-editable > $(LOCK)/$$version.txt || exit 1; \
 	done
 	@$(LOCK)/3.11/bin/python .ci/merge_freezes.py 3.11=$(LOCK)/3.11.txt 3.12=$(LOCK)/3.12.txt > $(LOCK)/constraints.txt

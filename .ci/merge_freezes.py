@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 HEADER = """\
-# Every package that the extras gluon, mlflow and test bring, as it was when this file was made, on Python {pythons}.
+# Every package that the extras gluon, mlflow, report and test bring, as it was when this was made, on Python {pythons}.
 # Made by `make constraints`, which installs them into new environments; edit setup.cfg and run it again.
 # Core and torch also run on numpy 2; the gluon extra needs numpy below 2, and it is part of this lock.
 # What torch's CUDA build brings besides is not in it: torch pins that itself.

@@ -13,49 +13,26 @@ import statistics
 import time
 from pathlib import Path
 
+import gpu_load
+
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.sampler import Sampler
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
 from energybench_plugins.meters.nvml import NvmlMeter, NvmlOptions
 
-SIZE = 8192
 WINDOWS_S = (0.2, 1.0, 5.0, 20.0)
 DRAWN = 200
 
 
-class Load:
-    """bf16 matrix products on one card."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._torch = torch
-        self._a = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-        self._out = torch.empty_like(self._a)
-
-    def busy(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for _ in range(4):
-                self._torch.mm(self._a, self._a, out=self._out)
-            self._torch.cuda.synchronize()
-
-    def square(self, seconds: float, period_s: float, duty: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.busy(period_s * duty)
-            time.sleep(period_s * (1 - duty))
-
-
-def loads(load: Load, seconds: float) -> dict[str, tuple[int, int]]:
+def loads(load: gpu_load.Load, seconds: float) -> dict[str, tuple[int, int]]:
     """Plays each load and tells when."""
     played = {
         "idle": lambda: time.sleep(seconds),
-        "constant": lambda: load.busy(seconds),
-        "square 1 s, 50 %": lambda: load.square(seconds, 1.0, 0.5),
-        "square 100 ms, 50 %": lambda: load.square(seconds, 0.1, 0.5),
-        "square 97 ms, 50 %": lambda: load.square(seconds, 0.097, 0.5),
+        "constant": lambda: gpu_load.busy(load, seconds),
+        "square 1 s, 50 %": lambda: gpu_load.square(load, seconds, 1.0, 0.5),
+        "square 100 ms, 50 %": lambda: gpu_load.square(load, seconds, 0.1, 0.5),
+        "square 97 ms, 50 %": lambda: gpu_load.square(load, seconds, 0.097, 0.5),
     }
     spans = {}
     for name, play in played.items():
@@ -106,8 +83,8 @@ def main() -> None:
         print(channel)
     for source in session.sources:
         print(source)
-    load = Load()
-    load.busy(2)
+    load = gpu_load.make("torch")
+    gpu_load.busy(load, 2)
     with Sampler(session) as sampler:
         time.sleep(2)
         spans = loads(load, given.seconds)

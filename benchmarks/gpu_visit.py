@@ -70,7 +70,7 @@ VISITS: dict[str, dict[tuple[int, ...], list[Stage]]] = {
         (1,): [
             script(
                 *("grid", 530, *GRID, "--seconds", "525", "--out", f"{OUT}/grid.json"),
-                *("--plan", "bf16:graph", "bf16:eager", "bf16:compiled:resnetim", "fp32:graph", "tf32:graph"),
+                *("--plan", "bf16:graph", "bf16:eager", "fp32:graph", "tf32:graph", "bf16:compiled:resnetim"),
             ),
             GPU_TESTS,
         ],

@@ -29,8 +29,13 @@ def ratio_line(name: str, a: Sequence[float], b: Sequence[float], unit: str) -> 
     )
 
 
+def described(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the machine it was taken on."""
+    machine = {"cpu": cpu_name(), "system": platform.platform(), "python": platform.python_version()}
+    return {"machine": machine, **data}
+
+
 def write(path: str | None, data: Mapping[str, Any]) -> None:
     """The raw numbers with the machine they were taken on; nothing without a path."""
     if path is not None:
-        machine = {"cpu": cpu_name(), "system": platform.platform(), "python": platform.python_version()}
-        Path(path).write_text(json.dumps({"machine": machine, **data}, indent=2) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(described(data), indent=2) + "\n", encoding="utf-8")

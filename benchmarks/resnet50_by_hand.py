@@ -52,6 +52,9 @@ def resnet50(classes: int) -> nn.Module:
 LOOK_S = 0.25
 """How often several ranks agree on how many steps to go on."""
 
+FIRST_LOOK = 4
+"""Steps before the first agreement."""
+
 
 class Hand:
     def __init__(self, given: argparse.Namespace) -> None:
@@ -136,7 +139,7 @@ class Hand:
     def train(self, seconds: float, exchange: bool) -> tuple[int, float]:
         """Steps made and seconds taken; now and then the host waits for the device, so that it is not far ahead."""
         self._wait()
-        steps, until, begun = 0, 4, time.perf_counter()
+        steps, until, begun = 0, FIRST_LOOK, time.perf_counter()
         marks: list[torch.cuda.Event] = []
         while True:
             self.step()
@@ -147,6 +150,8 @@ class Hand:
                 if len(marks) > 2:
                     marks.pop(0).synchronize()
             if steps == until:
+                if steps == FIRST_LOOK:
+                    self._wait()  # else the first look would take the time of enqueueing for that of a step
                 took = time.perf_counter() - begun
                 left = min(seconds - took, LOOK_S)
                 ahead = self._agreed(max(int(left / (took / steps)), 1) if left > 0 else 0)

@@ -29,6 +29,14 @@ WAYS = {
     "compiled": ["engine.graph=true", "engine.compile=default"],
 }
 PLAN = ("bf16:graph", "bf16:eager", "fp32:graph", "tf32:graph")
+STYLES: dict[tuple[str, str], dict] = {
+    ("bf16", "graph"): {"color": "#0072b2", "marker": "o"},
+    ("bf16", "eager"): {"color": "#0072b2", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    ("tf32", "graph"): {"color": "#009e73", "marker": "s"},
+    ("fp32", "graph"): {"color": "#d55e00", "marker": "^"},
+}
+"""How a plot draws each precision and way."""
+
 RETRIED = ("crashed", "killed", "hung", "error", "meter", "internal", "interrupted")
 """Kinds of failure after which a cell is run again in the next visit."""
 
@@ -126,6 +134,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
+    parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
+    parser.add_argument("--plot", help="PNG or SVG")
     parser.add_argument("--out")
     given = parser.parse_args()
     if given.quick:
@@ -140,7 +150,7 @@ def main() -> None:
     extend_search_path(registry)
     machine, begun, longest = Machine(registry), time.monotonic(), given.cell + 20.0
     print(HEAD)
-    for key in keys:
+    for key in [] if given.only_show else keys:
         if key in known:
             continue
         if time.monotonic() - begun + longest > given.seconds:
@@ -155,6 +165,38 @@ def main() -> None:
     print(f"\n{HEAD}")
     for found in sorted(done, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
         print(line(found))
+    if given.plot:
+        plot(done, given.plot)
+
+
+def plot(cells: list[dict], path: str) -> None:
+    """Images/s and millijoules an image against the batch, a column for each network."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "energybench"
+    from matplotlib import pyplot as plt
+
+    models = [model for model in MODELS if any(one["model"] == model for one in cells)]
+    figure, axes = plt.subplots(2, len(models), figsize=(3 * len(models), 6), sharex=True, squeeze=False)
+    for column, model in enumerate(models):
+        for (precision, way), style in STYLES.items():
+            line = sorted(
+                (one["batch"], one["metrics"]["images_per_s"], 1000 * one["metrics"]["energy_per_image_j"])
+                for one in cells
+                if (one["model"], one["precision"], one["way"]) == (model, precision, way) and "failure" not in one
+            )
+            for axis, part in zip(axes[:, column], (1, 2), strict=True):
+                axis.plot([x[0] for x in line], [x[part] for x in line], label=f"{precision}, {way}", **style)
+        axes[0, column].set(title=model, ylim=(0, None))
+        axes[1, column].set(xlabel="batch", ylim=(0, None), xticks=[64, 128, 256])
+        for axis in axes[:, column]:
+            axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("images/s")
+    axes[1, 0].set_ylabel("mJ an image")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(STYLES))
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.endswith("svg") else None)
 
 
 if __name__ == "__main__":

@@ -27,26 +27,44 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from energybench.errors import ConfigError, EnergybenchError
-from energybench.order import SWEEPER, install_sweeper, ordered
+from energybench.grid import GridCell, grid
+from energybench.order import SEARCHER, SWEEPER, install_sweepers
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
     from energybench.config import Experiment
+    from energybench.devices import Device
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
 
+NOT_OF_A_CELL = ("hydra.", "rerun=", "sweep.code=", "sweep.dry_run=")
+"""Overrides that say what is to be done with cells, and nothing in one of them."""
+
+PLAIN_NUMBER = re.compile(r"(batch|seed)=(0|[1-9][0-9]*)")
+"""Overrides that decide nothing but their own value, which interpolations follow."""
+
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+OmegaConf.register_new_resolver("named_or", lambda name, other: name or other, replace=True)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a command line."""
+    """One run of a command line.
+
+    Attributes:
+        overrides: of this cell.
+        experiment: what they make.
+        implied: whether the grid over this machine's devices brought it; see `energybench.grid.GridCell`.
+    """
 
     overrides: tuple[str, ...]
     experiment: Experiment
+    implied: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +76,14 @@ class Command:
         multirun: whether Hydra sweeps.
         directory: where Hydra puts the run, or the sweep.
         known: False where the sweeper chooses its cells itself.
+        goes_on: whether the sweeper takes the cells from the sweep's ledger, and so leaves out those that are done.
     """
 
     cells: tuple[Cell, ...]
     multirun: bool
     directory: Path
     known: bool
+    goes_on: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,7 +113,7 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 def extend_search_path(registry: Registry) -> None:
     """Lets Hydra find the YAML files that plugins bring, and our sweeper."""
-    install_sweeper()
+    install_sweepers()
     paths = list(registry.config_paths)
 
     class PluginConfigs(SearchPathPlugin):
@@ -117,19 +137,20 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = _directory(base, multirun, registry)
-        known = not multirun or base.hydra.sweeper.get("_target_") in (BASIC_SWEEPER, SWEEPER)
+        sweeper = base.hydra.sweeper.get("_target_")
+        known = not multirun or sweeper in (BASIC_SWEEPER, SWEEPER)
         if multirun:
             _check_order(arguments.overrides, base)
-        lists = [list(arguments.overrides)]
+        written = [GridCell(list(arguments.overrides))]
         if multirun and known:
-            lists = _expand(arguments.overrides, base)
-        elif multirun:  # this sweeper chooses its cells as it goes: what they have in common is validated
-            lists = [[text for text in arguments.overrides if not _is_sweep(text)]]
-        cells = []
-        for overrides in lists:
-            with naming_cell(overrides if len(lists) > 1 else ()):
-                cells.append(_cell(arguments, overrides, registry))
-    return Command(tuple(cells), multirun, directory, known)
+            written = _expand(arguments.overrides, base, registry)
+        elif multirun:
+            written = [GridCell(_example(arguments.overrides, base))]
+        cells, composer = [], _Composer(arguments, registry)
+        for one in written:
+            with naming_cell(one.overrides if len(written) > 1 else ()):
+                cells.append(_cell(composer, one, registry))
+    return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
 
 
 def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
@@ -139,11 +160,12 @@ def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
         raise translate(error, registry) from error
 
 
-def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
+def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
     from energybench.config import resolve
 
-    experiment = resolve(_compose(arguments, overrides, registry), registry)
-    return Cell(tuple(override for override in overrides if not override.startswith("hydra.")), experiment)
+    experiment = resolve(composer.compose(written.overrides), registry)
+    kept = (override for override in written.overrides if not override.startswith(NOT_OF_A_CELL))
+    return Cell(tuple(kept), experiment, written.implied)
 
 
 @contextmanager
@@ -178,6 +200,26 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
         raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
 
+class _Composer:
+    """Composes the cells of a command: once for all that differ in plain numbers alone, as composing takes its time."""
+
+    def __init__(self, arguments: argparse.Namespace, registry: Registry) -> None:
+        self._arguments = arguments
+        self._registry = registry
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one cell. It holds until the next is asked for."""
+        numbers = dict(text.split("=") for text in overrides if PLAIN_NUMBER.fullmatch(text))
+        others = tuple(text for text in overrides if not PLAIN_NUMBER.fullmatch(text))
+        key = (*others, *numbers)
+        if key not in self._composed:
+            self._composed[key] = _compose(self._arguments, overrides, self._registry)
+        for name, value in numbers.items():
+            OmegaConf.update(self._composed[key], name, int(value))
+        return self._composed[key]
+
+
 def _is_sweep(text: str) -> bool:
     try:
         return bool(OverridesParser.create().parse_override(text).is_sweep_override())
@@ -185,24 +227,64 @@ def _is_sweep(text: str) -> bool:
         raise ConfigError(f"{text!r} is no override: {_line(error)}; write key=value") from error
 
 
-def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
-    """The overrides of every cell, as the sweeper makes them: its own parameters, then the command line."""
+def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> list[GridCell]:
+    """Every cell, as the sweeper makes them: its own parameters, then the command line."""
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
-    return ordered(parsed, base.hydra.sweeper.get("shuffle"))
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: an interval is no list; a search takes one, hydra/sweeper=optuna"
+            )
+    over_devices = OmegaConf.select(base, "sweep.devices") is not None
+    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
+
+
+def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
+    """What is validated where the sweeper chooses its cells as it goes: of ours one, of others what all have in common.
+
+    Raises:
+        ConfigError: our search cannot be made of this.
+    """
+    if base.hydra.sweeper.get("_target_") != SEARCHER:
+        return [text for text in overrides if not _is_sweep(text)]
+    from energybench.study.limits import check_limits
+    from energybench.study.search import check_search
+    from energybench.study.space import Space
+
+    options = base.hydra.sweeper
+    limits, params = options.get("limits"), options.get("params")
+    check_search(options.get("objectives"), options.get("trials"))
+    check_limits({} if limits is None else limits)
+    space = Space.read({} if params is None else params, overrides)
+    if not space.swept:
+        raise ConfigError("hydra/sweeper=optuna: nothing to choose from; write key=a,b or key=interval(1,2)")
+    return space.example()
+
+
+def _gpus(registry: Registry) -> Sequence[Device]:
+    from energybench.run.preflight import Machine
+
+    return Machine(registry).gpus
 
 
 def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
-    """Raises ConfigError where `sweep.shuffle` would be passed over."""
+    """Raises ConfigError where `sweep.shuffle` or `sweep.devices` would be passed over."""
     for text in overrides:
-        if text.startswith("sweep.") and _is_sweep(text):
+        if text.startswith(("sweep.", "rerun=")) and _is_sweep(text):
             raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
+    if base.hydra.sweeper.get("_target_") == SWEEPER:
+        return
     shuffle = OmegaConf.select(base, "sweep.shuffle")
-    if shuffle is not None and base.hydra.sweeper.get("_target_") != SWEEPER:
+    if shuffle is not None:
         raise ConfigError(
             f"sweep.shuffle={shuffle}: this sweeper orders its cells itself; use hydra/sweeper=ordered, "
             "or sweep.shuffle=null"
+        )
+    if OmegaConf.select(base, "sweep.devices") is not None:
+        raise ConfigError(
+            "sweep.devices: this sweeper chooses its cells itself; use hydra/sweeper=ordered, or name gpu and gpu.count"
         )
 
 

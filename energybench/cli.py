@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
-    0 done; 1 a run failed (of a sweep: any, after all have run); 2 wrong usage or configuration; 130 interrupted.
+    0 done; 1 a run failed (of a sweep: any, after all have run); 2 wrong usage or configuration; 3 what `compare
+    --fail-if` names has come about; 130 interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -182,6 +183,65 @@ def _plugins(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def _sources(name: str, about: str, nargs: str, default: list[str]) -> argparse.ArgumentParser:
+    """A sub-command that reads results, from files or from a tracking store."""
+    parser = _parser(name, about)
+    said = "result.json, a folder of them, or of the tracking store a run's id, a sweep's name or id, an experiment"
+    parser.add_argument("sources", nargs=nargs, default=default, metavar="SOURCE", help=said)
+    parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
+    return parser
+
+
+def _recommend(argv: list[str]) -> int:
+    """Which setting to train with: the least energy that meets what you ask, how sure that is, and what to repeat."""
+    parser = _sources("recommend", _recommend.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
+    parser.add_argument("--min-accuracy", metavar="SHARE", help="top-1 accuracy that it must reach: 97%% or 0.97")
+    parser.add_argument("--max-slowdown", metavar="SHARE", help="against the fastest that reaches it: 10%% or 0.1")
+    parser.add_argument("--max-energy", metavar="J", help="what it may take, for what --per says: 12.5, 3kJ, 0.2kWh")
+    parser.add_argument("--per", default="image", help="image, epoch, run or target-accuracy (image)")
+    parser.add_argument("--criterion", default="energy", help="what is made least: energy, time, edp or ed2p (energy)")
+    parser.add_argument("--baseline", metavar="SETTING", help="your present setting: 'batch=64 gpu.count=2'")
+    parser.add_argument("--price-per-kwh", metavar="PRICE", help="what a kilowatt-hour costs you")
+    parser.add_argument("--currency", help="the price's currency")
+    parser.add_argument("--pue", metavar="NUMBER", help="power usage effectiveness of your site")
+    parser.add_argument("--carbon-g-per-kwh", metavar="GRAMS", help="CO2 equivalent of a kilowatt-hour of your grid")
+    given = parser.parse_args(argv)
+    from energybench.study import commands
+
+    return commands.recommend(given)
+
+
+def _compare(argv: list[str]) -> int:
+    """Runs, sweeps or experiments against the first of them: ratios with intervals, and what differs."""
+    parser = _sources("compare", _compare.__doc__ or "", "*", [])
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="'METRIC +N%'",
+        help="exit 3 where the change is beyond it: 'energy_per_image_j +5%%', 'accuracy_top1 -0.5pp'; repeatable",
+    )
+    parser.add_argument("--sure", action="store_true", help="only where the whole 95 %% interval is beyond it")
+    parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
+    given = parser.parse_args(argv)
+    from energybench.study import commands
+
+    return commands.compare(given)
+
+
+def _report(argv: list[str]) -> int:
+    """A page on a study that needs no network and no other file, and its tables and figures for a paper."""
+    parser = _sources("report", _report.__doc__ or "", "*", ["runs"])
+    parser.add_argument("--out", default="report", metavar="FOLDER", help="where it is written (report)")
+    parser.add_argument("--title", default="", help="heading of the page (the name of the sweep)")
+    given = parser.parse_args(argv)
+    from energybench.study import commands
+
+    return commands.report(given)
+
+
 def _prepare(argv: list[str]) -> int:
     """Packs a data set into files that training reads at full speed: energybench prepare dataset=NAME [options]."""
     parser = _parser("prepare", _prepare.__doc__ or "")
@@ -200,9 +260,9 @@ def _store(name: str, about: str, argv: list[str], paths: bool = False) -> argpa
     parser = _parser(name, about)
     if paths:
         parser.add_argument("paths", nargs="*", default=["runs"], help="result.json files, or folders of them (runs)")
-        parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     else:
         parser.add_argument("--port", type=int, default=5000, help="port on the loopback address (5000)")
+    parser.add_argument("--experiment", default="energybench", help="MLflow experiment (energybench)")
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
     return parser.parse_args(argv)
 
@@ -227,16 +287,19 @@ def _ui(argv: list[str]) -> int:
     given = _store("ui", _ui.__doc__ or "", argv)
     from energybench import tracking
 
-    tracking.ui(tracking.resolve_uri(given), port=given.port)
+    tracking.ui(tracking.resolve_uri(given), port=given.port, experiment=given.experiment)
     return EXIT_DONE
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "compare": _compare,
     "describe": _describe,
     "doctor": _doctor,
     "measure": _measure,
     "plugins": _plugins,
     "prepare": _prepare,
+    "recommend": _recommend,
+    "report": _report,
     "sync": _sync,
     "ui": _ui,
 }

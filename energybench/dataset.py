@@ -28,12 +28,14 @@ class DatasetInfo:
         labelled: False where labels mean nothing (synthetic): accuracy is then absent.
         train_images: images in the training split.
         validation_images: images in the validation split; 0 where there is none.
+        generated: whether the samples were made up by a program, though their labels mean something.
     """
 
     classes: int
     labelled: bool
     train_images: int
     validation_images: int
+    generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,25 @@ class Dataset(Protocol):
         Training batches are shuffled by seed and epoch and all of size `batch`: what is left over at the end is
         dropped. Validation comes in order, every image once, the last batch as large as what is left.
         """
+
+
+@runtime_checkable
+class Sequences(Protocol):
+    """An opened data set some of whose samples belong together, as those that were cut out of one video do.
+
+    All samples of a sequence have one label. A network decides on a sequence by the sum of what it says of its samples.
+    """
+
+    def sequences(self, split: Split) -> NDArray[np.int64]:
+        """(samples,) int64, number of the sequence of each sample from 0, in the order of validation."""
+
+
+@runtime_checkable
+class MadeOnFirstUse(Protocol):
+    """A data plugin that makes its samples once, before the first run on this machine."""
+
+    def make(self) -> None:
+        """Makes what is not there yet, telling a person how far it is; raises DataError where it cannot be made."""
 
 
 @runtime_checkable

@@ -2,8 +2,8 @@
 
 import re
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-"""What the command line ends with."""
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_CONDITION, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+"""What the command line ends with; 3: `compare --fail-if` met its condition."""
 
 
 def reason(error: BaseException) -> str:
@@ -41,6 +41,10 @@ class WindowError(EnergybenchError):
 
 class DataError(EnergybenchError):
     """A data set is missing, damaged or does not fit the request."""
+
+
+class LimitError(EnergybenchError):
+    """A run has passed a limit beyond which it is not worth going on."""
 
 
 class TrackingError(EnergybenchError):

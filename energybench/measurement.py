@@ -75,7 +75,7 @@ class Measurement:
             version = data.pop("schema_version", None)
             if version != SCHEMA_VERSION:
                 raise DataError(f"measurement: schema version {version!r}; this release reads {SCHEMA_VERSION}")
-            channels = {name: ChannelEnergy(**energy) for name, energy in data.pop("channels").items()}
+            channels = {name: ChannelEnergy.from_json(energy) for name, energy in data.pop("channels").items()}
             return cls(**{**data, "channels": channels, "quality": tuple(data["quality"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"measurement: not a measurement of energybench: {error}") from error

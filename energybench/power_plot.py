@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 MAX_POINTS = 3000
 
 # Lines: Okabe and Ito's palette, told apart with any colour vision. Phases: pale, so that lines stay readable on them.
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
-_PHASES = {"idle": "#e6e6e6", "load": "#f3e3c3", "warmup": "#ffeaa0", "train": "#cfe3f5", "validate": "#d6edd0"}
-_OTHER_PHASES = ("#ead9f0", "#f6d3d0", "#d3ecec", "#e3dfc8")
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+PHASES = {"idle": "#e6e6e6", "load": "#f3e3c3", "warmup": "#ffeaa0", "train": "#cfe3f5", "validate": "#d6edd0"}
+OTHER_PHASES = ("#ead9f0", "#f6d3d0", "#d3ecec", "#e3dfc8")
 
 
 def plot_power(result: Result, directory: Path) -> Path | None:
@@ -39,15 +39,27 @@ def plot_power(result: Result, directory: Path) -> Path | None:
     Raises:
         DataError: the trace is damaged.
     """
-    trace = directory / TRACE_FILE
+    lines = power_lines(result, directory / TRACE_FILE)
+    return _draw(result, lines, directory / PLOT_FILE) if lines else None
+
+
+def power_lines(result: Result, trace: Path, points: int = MAX_POINTS) -> dict[str, Series]:
+    """Each channel's power over time, by name, as it is drawn; empty where there is no trace or nothing was read.
+
+    Args:
+        result: the run; tells which source each channel's energy comes from.
+        trace: its power.parquet.
+        points: about how many to keep of a channel.
+
+    Raises:
+        DataError: the trace is damaged.
+    """
     if not trace.exists():
-        return None
+        return {}
     columns, _ = read_trace(trace)
-    lines = {channel: downsample(*power(chosen)) for channel, chosen in _chosen(result, columns.values()).items()}
-    lines = {channel: line for channel, line in lines.items() if np.isfinite(line[1]).any()}
-    if not lines:
-        return None
-    return _draw(result, lines, directory / PLOT_FILE)
+    chosen = _chosen(result, columns.values())
+    lines = {channel: downsample(*power(one), points) for channel, one in chosen.items()}
+    return {channel: line for channel, line in lines.items() if np.isfinite(line[1]).any()}
 
 
 def power(columns: Columns) -> Series:
@@ -116,28 +128,40 @@ def _draw(result: Result, lines: dict[str, Series], target: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    starts_ns = [phase.start_ns for phase in result.phases] + [line[0][0] for line in lines.values()]
-    origin_ns = min(starts_ns)
     # Not pyplot: it keeps global state and may open a display.
     figure = Figure(figsize=(9, 4.5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _shade(axes, result, origin_ns)
-    for number, (channel, (times_ns, power_w)) in enumerate(lines.items()):
-        colour = _LINES[number % len(_LINES)]
-        axes.plot((times_ns - origin_ns) / 1e9, power_w, color=colour, linewidth=1.2, label=_label(result, channel))
-    axes.set(xlabel="time (s)", ylabel="power (W)", title=_title(result))
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0)
+    draw_power(axes, result, lines)
+    axes.set_title(_title(result))
     figure.legend(loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(target)
     return target
 
 
+def draw_power(axes: Any, result: Result, lines: dict[str, Series]) -> None:
+    """Draws power over time with the phases shaded; the time begins with the run.
+
+    Args:
+        axes: matplotlib's, empty.
+        result: the run.
+        lines: what `power_lines` gave.
+    """
+    starts_ns = [phase.start_ns for phase in result.phases] + [line[0][0] for line in lines.values()]
+    origin_ns = min(starts_ns)
+    _shade(axes, result, origin_ns)
+    for number, (channel, (times_ns, power_w)) in enumerate(lines.items()):
+        colour = LINES[number % len(LINES)]
+        axes.plot((times_ns - origin_ns) / 1e9, power_w, color=colour, linewidth=1.2, label=_label(result, channel))
+    axes.set(xlabel="time (s)", ylabel="power (W)")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0)
+
+
 def _shade(axes: Any, result: Result, origin_ns: float) -> None:
-    others = iter(_OTHER_PHASES * (len(result.phases) + 1))
+    others = iter(OTHER_PHASES * (len(result.phases) + 1))
     for name in dict.fromkeys(phase.name for phase in result.phases):
-        colour = _PHASES.get(name) or next(others)
+        colour = PHASES.get(name) or next(others)
         spans = [((phase.start_ns - origin_ns) / 1e9, phase.time_s) for phase in result.phases if phase.name == name]
         axes.broken_barh(
             spans, (0, 1), transform=axes.get_xaxis_transform(), facecolors=colour, linewidth=0, label=name, zorder=0

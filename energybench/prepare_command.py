@@ -48,10 +48,16 @@ def run(
     out = console()
     if verify:
         return _verify(plan, out)
-    with _Shown(out, plan) as shown:
-        manifest = prepare(plan, workers or len(os.sched_getaffinity(0)), shown.update, again=again)
-    _sum_up(out, plan, manifest)
+    prepare_aloud(plan, workers or len(os.sched_getaffinity(0)), again=again)
     return EXIT_DONE
+
+
+def prepare_aloud(plan: Preparation, workers: int, *, again: bool = False) -> None:
+    """Prepares, shows how far it is, and sums up what was made; see `energybench.prepare.prepare`."""
+    out = console()
+    with _Shown(out, plan) as shown:
+        manifest = prepare(plan, workers, shown.update, again=again)
+    _sum_up(out, plan, manifest)
 
 
 def _plan(overrides: Sequence[str], registry: Registry) -> Preparation:

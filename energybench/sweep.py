@@ -2,71 +2,54 @@
 
 from __future__ import annotations
 
-import json
+import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from shlex import quote
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
-from energybench.config import Tracking, fit, resolve
-from energybench.console import RunView, console, finished_line
+from energybench.config import Tracking
+from energybench.console import console
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     ConfigError,
+    DataError,
+    DeviceError,
     EnergybenchError,
-    TrackingError,
 )
+from energybench.job import job
+from energybench.recording import connected, never_in_the_way, parent_run
 from energybench.registry import Registry
-from energybench.run.execute import Place, execute, failed, internal, new_id
-from energybench.run.preflight import Machine, prepare
-from energybench.run.result import RESULT_FILE, Failure, Result
+from energybench.run.execute import new_id
+from energybench.run.preflight import Machine, Plan, prepare
+from energybench.run.result import RESULT_FILE, Result
+from energybench.study.collect import Collected
+from energybench.study.forecast import Forecaster
+from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
+from energybench.study.limits import PRUNED
+from energybench.study.listing import cells_table
+from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.report import page_of_sweep
+from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
-
-SWEEP_FILE = "sweep.json"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What the cells of a sweep share; written into the sweep's folder before the first of them starts.
-
-    Attributes:
-        sweep_id: unique for ever.
-        name: readable.
-        tracking_run_id: the tracker's parent run; None where there is none.
-        cells: the overrides of every cell, in the order in which they run; empty where the sweeper chooses as it goes.
-    """
-
-    sweep_id: str
-    name: str
-    tracking_run_id: str | None
-    cells: tuple[tuple[str, ...], ...] = ()
-
-    def write(self, directory: Path) -> None:
-        """Into `directory`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / SWEEP_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, directory: Path) -> Sweep:
-        """From `directory`."""
-        return cls(**json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8")))
 
 
 def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     """Runs every cell, shows the results and says how it went.
+
+    A sweep in a folder that holds an earlier one goes on with it: cells that are done are not run again.
 
     Returns:
         0 all finished; 1 a run failed; 130 interrupted.
@@ -74,26 +57,85 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     Raises:
         EnergybenchError: a cell cannot be run here; nothing has been started.
     """
-    machine = Machine(registry)
+    command, plans, left_out = _planned(command, Machine(registry))
+    options = command.cells[0].experiment
+    if options.sweep.dry_run:
+        if not command.known:
+            raise ConfigError(
+                "sweep.dry_run: this sweeper chooses its cells as it goes, so there are none to be listed"
+            )
+        _dry_run(command, plans, left_out)
+        return EXIT_DONE
+    _require_tracking(options.tracking)
+    if not command.multirun:
+        return _run_one(argv, command)
+    with held(command.directory):
+        return _run_sweep(argv, command, plans, left_out)
+
+
+def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], Counter[str]]:
+    """Every cell that can run here with its plan, and why others of a grid over the devices here cannot."""
+    cells, plans, left_out = [], [], Counter[str]()
     for cell in command.cells:
         with naming_cell(cell.overrides if len(command.cells) > 1 else ()):
-            prepare(cell.experiment, machine)
-    options = command.cells[0].experiment.tracking
-    _require_tracking(options)
-    sweep = _begin(command, options) if command.multirun else None
+            try:
+                plans.append(prepare(cell.experiment, machine))
+            except DeviceError as error:
+                if not cell.implied:
+                    raise
+                left_out[str(error)] += 1
+                continue
+        cells.append(cell)
+    if not cells:
+        raise DeviceError(f"no cell of this sweep can run here: {next(iter(left_out))}")
+    return replace(command, cells=tuple(cells)), plans, left_out
+
+
+def _run_one(argv: Sequence[str], command: Command) -> int:
     begun = datetime.now().astimezone()
+    interrupted, results = False, []
+    try:
+        interrupted = _hand_to_hydra(argv, command, job)
+    finally:
+        found = _results(command.directory.glob(RESULT_FILE))
+        results = [result for result in found if datetime.fromisoformat(result.started_at) >= begun]
+        _show(results, command)
+    return _exit_code(results, interrupted, len(command.cells))
+
+
+def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> int:
+    sweep, tasks = _begin(command, plans)
+    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=platform.node())
+    for line in [*_left_out_lines(left_out), *_going_on_lines(sweep, tasks, forecaster)]:
+        console().print(line, markup=False, soft_wrap=True)
+    progress = Progress(tasks, forecaster) if command.known else None
     interrupted = False
     try:
-        interrupted = _hand_to_hydra(argv, command)
+        if sweep.queue or not command.known:
+            interrupted = _hand_to_hydra(argv, command, partial(job, progress=progress))
     finally:
-        results = _results(command, sweep, begun)
-        if sweep is not None:
-            _end(sweep, command.directory, options, results)
-        _show(results, command, options)
+        numbers = {str(task.number) for task in tasks}
+        found = [
+            (path.parent, result)
+            for path in command.directory.rglob(RESULT_FILE)
+            for result in _results([path])
+            if result.sweep_id == sweep.sweep_id
+        ]
+        results = _in_order(result for folder, result in found if folder.name in numbers or not command.known)
+        _show(results, command)
+        ended = _in_order(result for _, result in found)
+        page = page_of_sweep(
+            Collected(tuple(ended), (), {run.run_id: folder for folder, run in found}), command.directory
+        )
+        _end(sweep, command, ended, [page] if page else [])
+    return _exit_code(results, interrupted, len(command.cells) if command.known else 0)
+
+
+def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int:
     if interrupted or any(result.status == "interrupted" for result in results):
         return EXIT_INTERRUPTED
-    missing = command.known and len(results) < len(command.cells)
-    return EXIT_FAILED if missing or any(result.status != "finished" for result in results) else EXIT_DONE
+    failed = [result for result in results if result.failure is not None and result.failure.kind not in PRUNED]
+    return EXIT_FAILED if failed or len(results) < wanted else EXIT_DONE
 
 
 def _require_tracking(options: Tracking) -> None:
@@ -103,45 +145,61 @@ def _require_tracking(options: Tracking) -> None:
             raise ConfigError(f"tracking=mlflow: {state}")
 
 
-def _hand_to_hydra(argv: Sequence[str], command: Command) -> bool:
+def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictConfig], None]) -> bool:
     """Lets Hydra call the job for each cell; True if the user interrupted it."""
     key = "hydra.sweep.dir" if command.multirun else "hydra.run.dir"
     try:
-        call_hydra([*argv, f"{key}='{command.directory}'"], job)
+        call_hydra([*argv, f"{key}='{command.directory}'"], task)
     except KeyboardInterrupt:
         return True
     return False
 
 
-@lru_cache(maxsize=4)
-def _tracker(uri: str, experiment: str) -> tracking.MlflowTracker:
-    """One connection a store for all cells of this process."""
-    return tracking.MlflowTracker(uri, experiment)
+def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
+    """The sweep exists on disk, and in the tracker its parent run, before the first cell; or is that of before."""
+    directory, options = command.directory, command.cells[0].experiment
+    name = options.sweep.name or _sweep_name(command)
+    earlier = (directory / SWEEP_FILE).exists()
+    if earlier and command.known and not command.goes_on:
+        raise ConfigError(
+            f"{directory}: there is a sweep in it, and this sweeper cannot go on with it; use hydra/sweeper=ordered, "
+            "or another hydra.sweep.dir"
+        )
+    sweep = Sweep.read(directory) if earlier else Sweep(new_id(), name, None)
+    tasks: list[Task] = []
+    if command.known:
+        cells, host = [cell.overrides for cell in command.cells], platform.node()
+        sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
+        tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
+        sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
+    if options.tracking.name != "none":
+        with never_in_the_way(directory):
+            standing = {one.number: one.result for one in tasks if one.number is not None and one.result is not None}
+            sweep = replace(sweep, tracking_run_id=parent_run(sweep, standing, options.tracking, directory))
+    sweep.write(directory)
+    return sweep, tasks
 
 
-def _connected(options: Tracking) -> tracking.MlflowTracker:
-    return _tracker(tracking.resolve_uri(options), options.experiment)
+def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    return [f"left out: {count} cell{'s' if count > 1 else ''}: {why}" for why, count in left_out.items()]
 
 
-@contextmanager
-def _never_in_the_way(directory: Path) -> Iterator[None]:
-    """A tracking store that fails costs no run: the user is told, and how to deliver the results later."""
-    try:
-        yield
-    except TrackingError as error:
-        print(f"energybench: warning: {error}; later: energybench sync {directory}", file=sys.stderr)
-
-
-def _begin(command: Command, options: Tracking) -> Sweep:
-    """The sweep exists on disk, and in the tracker its parent run, before the first cell."""
-    cells = tuple(cell.overrides for cell in command.cells) if command.known else ()
-    sweep = Sweep(new_id(), _sweep_name(command), None, cells)
-    if options.name != "none":
-        with _never_in_the_way(command.directory):
-            parent = _connected(options).begin_sweep(sweep.sweep_id, sweep.name)
-            sweep = replace(sweep, tracking_run_id=parent)
-    sweep.write(command.directory)
-    return sweep
+def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster) -> list[str]:
+    """What a sweep that goes on found, and what it makes of it; nothing of one that begins."""
+    states = Counter(one.state for one in tasks)
+    whys = Counter(one.why for one in tasks if one.why)
+    others = len(sweep.cells) - len(tasks)
+    if not (states[DONE] or states[FAILED] or whys or (tasks and others)):
+        return []
+    lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
+    if states[FAILED]:
+        lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
+    lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
+    if any(why.startswith("other code") for why in whys):
+        lines.append("to keep results of other code: sweep.code=any")
+    if others:
+        lines.append(f"cells of other settings or boards in this folder, which are left as they are: {others}")
+    return [*lines, str(left(tasks, forecaster))] if sweep.queue else lines
 
 
 def _sweep_name(command: Command) -> str:
@@ -155,109 +213,31 @@ def _sweep_name(command: Command) -> str:
     return " ".join([",".join(models), *varying])
 
 
-def _end(sweep: Sweep, directory: Path, options: Tracking, results: Sequence[Result]) -> None:
+def _end(sweep: Sweep, command: Command, results: Sequence[Result], artifacts: Sequence[Path]) -> None:
     if sweep.tracking_run_id is not None:
-        with _never_in_the_way(directory):
-            _connected(options).end_sweep(sweep.tracking_run_id, [result.status for result in results])
+        with never_in_the_way(command.directory):
+            tracker = connected(command.cells[0].experiment.tracking)
+            tracker.end_sweep(sweep.tracking_run_id, [result.status for result in results], artifacts)
 
 
-class Recorder:
-    """Records one run in the tracker, if there is one; a store that fails is a warning."""
-
-    def __init__(self, options: Tracking, place: Place, run_id: str, parent: str | None) -> None:
-        self._options = options
-        self._directory = place.directory
-        self._mlflow_run_id: str | None = None
-        self.where: dict[str, str] = {}
-        if options.name == "none":
-            return
-        with _never_in_the_way(place.directory):
-            tracker = _connected(options)
-            self._mlflow_run_id = tracker.begin(run_id, place.name, parent)
-            self.where = tracker.where(self._mlflow_run_id)
-
-    def finish(self, result: Result) -> None:
-        """Delivers the result; where the run could not be begun in the store, as `sync` would."""
-        if self._options.name == "none":
-            return
-        with _never_in_the_way(self._directory):
-            tracker = _connected(self._options)
-            if self._mlflow_run_id is None:
-                tracker.deliver(result, self._directory)
-            else:
-                tracker.finish(result, self._directory, self._mlflow_run_id)
-
-
-def job(config: DictConfig) -> None:
-    """One cell. It never raises for what goes wrong in it, so Hydra goes on to the next; an interrupt is passed on."""
-    hydra = HydraConfig.get()
-    sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-    place, out = _place(config, sweep), console()
-    label = place.name if sweep is None else f"{hydra.job.num}: {place.name}"
-    try:
-        registry = Registry()
-        experiment = resolve(config, registry)
-        plan = prepare(experiment, Machine(registry))
-    except Exception as error:
-        known = isinstance(error, EnergybenchError)
-        result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
-        _record_refusal(config, place, result, sweep)
-        out.print(finished_line(label, result), markup=False, soft_wrap=True)
-        return
-    run_id = new_id()
-    recorder = Recorder(experiment.tracking, place, run_id, sweep.tracking_run_id if sweep else None)
-    with RunView(out, label) as view:
-        result = execute(plan, replace(place, tracking=recorder.where), view, run_id)
-    recorder.finish(result)
-    out.print(finished_line(label, result), markup=False, soft_wrap=True)
-    if result.status == "interrupted":
-        raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
-
-
-def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None) -> None:
-    """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
-    with suppress(EnergybenchError):
-        options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
-        Recorder(options, place, result.run_id, sweep.tracking_run_id if sweep else None).finish(result)
-
-
-def _place(config: DictConfig, sweep: Sweep | None) -> Place:
-    hydra = HydraConfig.get()
-    overrides = tuple(tracking.redact(text) for text in hydra.overrides.task)
-    return Place(
-        directory=Path(hydra.runtime.output_dir),
-        name=tracking.run_name(_plain(config), overrides),
-        follows=sweep is not None and hydra.job.num > 0,
-        overrides=overrides,
-        sweep_id=sweep.sweep_id if sweep else None,
-        sweep_name=sweep.name if sweep else None,
-    )
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def _results(command: Command, sweep: Sweep | None, begun: datetime) -> list[Result]:
-    """The results of this command, in the order in which they were started; its folder may hold others' too."""
-    found = command.directory.rglob(RESULT_FILE) if sweep else command.directory.glob(RESULT_FILE)
-    ours = []
-    for path in found:
+def _results(paths: Iterable[Path]) -> list[Result]:
+    """The results in these files, in the order in which they were started."""
+    found = []
+    for path in paths:
         try:
-            result = Result.read(path)
+            found.append(Result.read(path))
         except EnergybenchError as error:
             print(f"energybench: warning: {error}; left out", file=sys.stderr)
-            continue
-        if result.sweep_id == sweep.sweep_id if sweep else datetime.fromisoformat(result.started_at) >= begun:
-            ours.append(result)
-    return sorted(ours, key=lambda result: result.started_at)
+    return _in_order(found)
 
 
-def _show(results: Sequence[Result], command: Command, options: Tracking) -> None:
+def _in_order(results: Iterable[Result]) -> list[Result]:
+    return sorted(results, key=lambda result: result.started_at)
+
+
+def _show(results: Sequence[Result], command: Command) -> None:
     """The table, what it allows to be said, and where to look further."""
-    out = console()
+    out, options = console(), command.cells[0].experiment.tracking
     if results:
         out.print()
         out.print(table(results) if command.multirun else details(results[0]))
@@ -266,7 +246,47 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
         store = f" --uri {options.uri}" if options.uri and tracking.redact(options.uri) == options.uri else ""
-        out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
+        named = f" --experiment {quote(options.experiment)}" if options.experiment != Tracking().experiment else ""
+        command_line = f"{_python()} -m energybench ui{store}{named}"
+        out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)
+
+
+def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> None:
+    """Lists the cells, how each stands and what it will take; writes nothing."""
+    directory, host = command.directory, platform.node()
+    numbers: list[int | None] = [None] * len(plans)
+    sweep_id = ""
+    if command.multirun and (directory / SWEEP_FILE).exists():
+        sweep = Sweep.read(directory)
+        _, found = sweep.numbered([cell.overrides for cell in command.cells], [cell_of(plan, host) for plan in plans])
+        numbers = [number if number < len(sweep.cells) else None for number in found]
+        sweep_id = sweep.sweep_id
+    tasks = [task(plan, number, directory, sweep_id) for plan, number in zip(plans, numbers, strict=True)]
+    out, forecaster = console(), Forecaster(_earlier(directory), host=host)
+    out.print(cells_table(list(zip(_names(command), tasks, strict=True)), forecaster))
+    states = Counter(one.state for one in tasks)
+    out.print(
+        f"{len(tasks)} cell{'s' if len(tasks) > 1 else ''}: "
+        + ", ".join(f"{count} {state}" for state, count in states.items())
+    )
+    remainder = left(tasks, forecaster)
+    for line in [*([str(remainder)] if remainder.cells else []), *_left_out_lines(left_out)]:
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _names(command: Command) -> list[str]:
+    cells = [cell.overrides for cell in command.cells]
+    return [tracking.run_name(cell.experiment.to_json(), told(cell.overrides, cells)) for cell in command.cells]
+
+
+def _earlier(directory: Path) -> list[Result]:
+    """Results that may tell what a sweep takes: those of its folder, and of the folder of all runs that it is in."""
+    root = directory if directory.is_absolute() else Path(directory.parts[0])
+    found = []
+    for path in root.rglob(RESULT_FILE):
+        with suppress(DataError):  # whoever wants that result itself is told
+            found.append(Result.read(path))
+    return found
 
 
 def _python() -> str:

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("energybench", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("energybench")
 
 FAKES = Path(__file__).parent / "fakes"
 sys.path.append(str(FAKES))  # so that tests can import what a fake declares

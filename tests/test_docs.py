@@ -91,12 +91,12 @@ def test_the_documented_warnings_are_those_that_are_printed(module: str, tmp_pat
 
 COMPLETED = {
     "energybench mo": {"model=", "model."},
-    "energybench model=r": {"model=resnet", "model=resnetim"},
+    "energybench model=r": {"model=resnet", "model=resnet50", "model=resnetim"},
     "energybench model=caffenet model.": {"model.name=", "model.input_size="},
     "energybench -m gpu=p": {"gpu=pascal"},
     "energybench budget.epochs=": {"budget.epochs=10"},
     "energybench doc": {"doctor"},
-    "energybench describe model=re": {"model=resnet", "model=resnetim"},
+    "energybench describe model=re": {"model=resnet", "model=resnet50", "model=resnetim"},
 }
 
 SHELL = """

@@ -26,6 +26,8 @@ COMMANDS = {
     "doctor --help": ["doctor", "--help"],
     "describe --help": ["describe", "--help"],
     "prepare --help": ["prepare", "--help"],
+    "recommend --help": ["recommend", "--help"],
+    "compare --help": ["compare", "--help"],
     "a typing error": ["model=resnetin"],
 }
 

@@ -338,6 +338,23 @@ def test_sweep(tracker, client, tmp_path):
 
 
 @pytest.mark.mlflow
+def test_a_cell_that_is_run_again(tracker, client, tmp_path):
+    parent = tracker.begin_sweep("sweep-again", "twice")
+    died = tracker.begin("first", "cell", parent, cell="a")
+    result = make_run(tmp_path / "0")
+    assert tracker.begin(result.run_id, "cell", parent, cell="a") == died  # it had recorded nothing
+    assert tracker.begin("other", "cell", parent, cell="b") != died
+    assert tracker.recorded(parent) == set()
+    tracker.finish(result, tmp_path / "0", died)
+    assert tracker.recorded(parent) == {result.run_id}
+    again = tracker.begin("third", "cell", parent, cell="a")
+    assert again != died
+    assert client.get_run(died).data.tags["energybench.superseded"] == "true"
+    assert client.get_run(died).data.metrics["energy_j"] == 198.0
+    assert "energybench.superseded" not in client.get_run(again).data.tags
+
+
+@pytest.mark.mlflow
 @pytest.mark.parametrize(
     ("statuses", "shown"),
     [(["finished"], "FINISHED"), (["failed", "interrupted"], "KILLED"), (["finished", "failed"], "FAILED")],

@@ -39,8 +39,8 @@ def next_due_ns(due_ns: int, period_ns: int, now_ns: int) -> int:
 class Sampler:
     """Samples a session from `start()` to `stop()`.
 
-    Every source is read before `start()` returns, counters until they were seen to change, and in `stop()` until each
-    has had a new value, so that each window in between has an update before its start and one after its end. All calls
+    Every source is read before `start()` returns and in `stop()` until each has had a new value, counters until they
+    were seen to change, so that each window in between has an update before its start and one after its end. All calls
     into the session, `close` included, are made by the one sampler thread.
     A read that fails is a reading without value whose status is the reason.
 
@@ -137,12 +137,16 @@ class Sampler:
 
     def _run(self) -> None:
         try:
+            settling_ns = round(settling_s(self._sources) * 1e9)
+            ready_ns = time.monotonic_ns() + settling_ns
             self._read_all()
             self._locate()
+            if settling_ns:
+                self._follow(ready_ns)
             self._first_round.set()
             self._follow(None)
-            if settling := settling_s(self._sources):
-                self._follow(time.monotonic_ns() + round(settling * 1e9))
+            if settling_ns:
+                self._follow(time.monotonic_ns() + settling_ns)
             self._read_all()
         finally:
             self._close()
@@ -162,13 +166,13 @@ class Sampler:
         """Reads each source when it is due: until the sampler is stopped, or, being stopped, until `until_ns`."""
         now_ns = time.monotonic_ns()
         periods = [max(SHORTEST_PERIOD_NS, round(source.period_s * 1e9)) for source in self._sources]
-        due = [now_ns + period for period in periods]
+        # Spread over their periods: the slow reads of several cards in a row would delay the others.
+        due = [now_ns + period * (i + 1) // len(periods) for i, period in enumerate(periods)]
         while not self._over(due, until_ns):
-            now_ns = time.monotonic_ns()
-            for i in range(len(self._sources)):
-                if due[i] <= now_ns and (until_ns or not self._stop.is_set()):
-                    self._read(i)
-                    due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
+            i = _most_urgent(due, periods)
+            if i is not None:
+                self._read(i)
+                due[i] = next_due_ns(due[i], periods[i], time.monotonic_ns())
 
     def _over(self, due: list[int], until_ns: int | None) -> bool:
         """Waits for the next read; True when there is to be none."""
@@ -230,6 +234,13 @@ def _is_slow_counter(source: Source) -> bool:
 def _changes(series: Series) -> int:
     columns = series.columns(last=LOCATE_READS)
     return int((columns.value[1:] != columns.value[:-1]).sum())
+
+
+def _most_urgent(due: list[int], periods: list[int]) -> int | None:
+    """Of the sources that are due the one whose next beat comes first; None: none is due."""
+    now_ns = time.monotonic_ns()
+    ready = [i for i, at_ns in enumerate(due) if at_ns <= now_ns]
+    return min(ready, key=lambda i: due[i] + periods[i], default=None)
 
 
 def _seconds_until(due: list[int]) -> float | None:

@@ -72,7 +72,9 @@ class Segments:
         return len(self.start_ns)
 
     def take(self, chosen: Bools | Ints) -> Segments:
-        """Those that are chosen."""
+        """Those that are chosen; of a long trace a copy of all would be much."""
+        if chosen.dtype == np.bool_ and chosen.all():
+            return self
         return Segments(
             self.start_ns[chosen],
             self.end_ns[chosen],
@@ -125,6 +127,8 @@ class Cells:
 
     def take(self, chosen: Bools | Ints) -> Cells:
         """Those that are chosen."""
+        if chosen.dtype == np.bool_ and chosen.all():
+            return self
         return Cells(*(column[chosen] for column in self.columns()))
 
 
@@ -352,9 +356,9 @@ def _edges_in_doubt(source: Source, found: Updates, segments: Segments, keep: Bo
     high = maximum_filter1d(segments.peak_w, reach, mode="nearest")
     low = minimum_filter1d(np.minimum(segments.first_w, segments.last_w), reach, mode="nearest")
     mean_w = (segments.first_w + segments.last_w) / 2
-    none = np.zeros(len(segments))
+    none, for_ever = (np.broadcast_to(value, len(segments)) for value in (0.0, np.inf))  # of a day's trace, no memory
     edge_j = timing_s * (high - low)
-    return Cells(segments.start_ns, segments.end_ns, mean_w, none, edge_j, doubt_s, np.full(len(segments), np.inf))
+    return Cells(segments.start_ns, segments.end_ns, mean_w, none, edge_j, doubt_s, for_ever)
 
 
 def _seen(source: Source) -> float:

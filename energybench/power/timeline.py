@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from energybench.power.calibration import corrected
 from energybench.power.fusion import filled, ranked, shape_for, shaped
+from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
 from energybench.power.series import Columns, Key, by_source
@@ -43,6 +44,7 @@ class _Known:
     source: Source
     updates: Updates
     course: Course
+    rhythm: _Rhythm
 
 
 class Timeline:
@@ -103,7 +105,7 @@ class Timeline:
         if not window.covered_ns:
             return self._nothing(start_ns, end_ns)
         best = self._main(window)
-        readings, gap_ns = _readings(best, start_ns, end_ns)
+        readings, gap_ns = best.rhythm.within(start_ns, end_ns)
         found = ChannelEnergy(
             energy_j=window.energy_j,
             independent_u_j=float(np.sqrt(window.variance_j2 + self._rounding_j2(window))),
@@ -190,7 +192,7 @@ class Timeline:
     def _nothing(self, start_ns: int, end_ns: int) -> ChannelEnergy:
         """Of the preferred source, because it is the one that should have been there."""
         source = self._known[0].source.name if self._known else ""
-        readings, gap_ns = _readings(self._known[0], start_ns, end_ns) if self._known else (0, end_ns - start_ns)
+        readings, gap_ns = self._known[0].rhythm.within(start_ns, end_ns) if self._known else (0, end_ns - start_ns)
         estimated = self._channel.estimated
         return ChannelEnergy(None, None, None, None, None, readings, gap_ns / 1e9, 0.0, source, estimated)
 
@@ -198,7 +200,7 @@ class Timeline:
 def _known(sources: list[Source], number: int, columns: Mapping[Key, Columns]) -> _Known:
     source = sources[number]
     found = updates(source, columns.get((source.channel, source.name)))
-    return _Known(source, found, course(source, found, number))
+    return _Known(source, found, course(source, found, number), _Rhythm(source, found))
 
 
 def _fused(known: list[_Known]) -> Course:
@@ -215,17 +217,32 @@ def _fused(known: list[_Known]) -> Course:
     return fused
 
 
-def _readings(known: _Known, start_ns: int, end_ns: int) -> tuple[int, int]:
-    """Number of a source's updates from `start_ns` to `end_ns`, and the longest time without one, nanoseconds."""
-    times_ns = known.updates.time_ns
-    first = np.searchsorted(times_ns, start_ns, side="left")
-    stop = np.searchsorted(times_ns, end_ns, side="right")
-    inside = np.unique(times_ns[first:stop])
-    gaps_ns = np.diff(np.concatenate(([start_ns], inside, [end_ns])))
-    count, update_s = len(inside), known.source.update_s
-    if update_s and not known.updates.located:  # read more often than it is renewed, no update counts twice
-        count = min(count, int((end_ns - start_ns) / 1e9 / update_s) + 1)
-    return count, int(gaps_ns.max())
+class _Rhythm:
+    """How many updates a source had in any window, and the longest time without one."""
+
+    def __init__(self, source: Source, found: Updates) -> None:
+        self._times_ns = found.time_ns
+        gaps_ns = np.diff(found.time_ns)
+        self._again = np.flatnonzero(gaps_ns == 0)
+        self._longest_ns = Largest(gaps_ns)
+        # Read more often than it is renewed, no update counts twice.
+        self._update_s = None if found.located else source.update_s
+
+    def within(self, start_ns: int, end_ns: int) -> tuple[int, int]:
+        """Number of updates from `start_ns` to `end_ns`, and the longest time without one, nanoseconds."""
+        times_ns = self._times_ns
+        first = int(np.searchsorted(times_ns, start_ns, side="left"))
+        stop = int(np.searchsorted(times_ns, end_ns, side="right"))
+        if first == stop:
+            return 0, end_ns - start_ns
+        gap_ns = max(int(times_ns[first]) - start_ns, end_ns - int(times_ns[stop - 1]))
+        if stop - first > 1:
+            gap_ns = max(gap_ns, int(self._longest_ns.between(first, stop - 1)))
+        again = np.searchsorted(self._again, [first, stop - 1])
+        count = stop - first - int(again[1] - again[0])
+        if self._update_s:
+            count = min(count, int((end_ns - start_ns) / 1e9 / self._update_s) + 1)
+        return count, gap_ns
 
 
 @dataclass(frozen=True)
@@ -253,6 +270,7 @@ class _Line:
     def __init__(self, of: Course) -> None:
         self._segments = of.segments
         self._cells = of.cells
+        self._peak_w = Largest(of.segments.peak_w)
         lengths_ns = of.segments.end_ns - of.segments.start_ns
         self._energy_j = _running(of.segments.energy_j)
         self._covered_ns = _running(lengths_ns)
@@ -280,7 +298,7 @@ class _Line:
             energy_j=energy_j,
             variance_j2=variance_j2 + self._edges_j2(start_ns, end_ns),
             covered_ns=covered_ns,
-            peak_w=float(self._segments.peak_w[first:stop].max()),
+            peak_w=self._peak_w.between(first, stop),
             shares=self._shares(first, stop),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from energybench.errors import DataError
+from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel
 from energybench.power.series import NO_TIME, OK, Columns, Key
 
 SCHEMA_VERSION = 1
 PREFIX = "energybench."
-ROWS_A_GROUP = 1_000_000
+ROWS_A_GROUP = 250_000
 COLUMNS = ("sensor_ns", "read_start_ns", "read_end_ns", "channel", "source", "kind", "value", "status")
 
 
@@ -37,20 +37,6 @@ class TraceMetadata:
     boot_id: str
     realtime_offset_ns: int
     channels: dict[str, dict[str, Any]]
-
-
-def realtime_offset_ns(tries: int = 5) -> int:
-    """CLOCK_REALTIME minus CLOCK_MONOTONIC, nanoseconds.
-
-    Each try reads monotonic, realtime, monotonic; the one with the least time between its ends counts, because the
-    offset is uncertain by half of that.
-    """
-    return min(_offset_and_width() for _ in range(tries))[1]
-
-
-def _offset_and_width() -> tuple[int, int]:
-    before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-    return after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2
 
 
 def boot_id() -> str:
@@ -102,7 +88,9 @@ def read_trace(path: Path, channel: str | None = None) -> tuple[dict[Key, Column
             if tuple(file.schema_arrow.names) != COLUMNS:
                 raise DataError(f"its columns are {', '.join(file.schema_arrow.names)} instead of {', '.join(COLUMNS)}")
             groups = [i for i in range(file.num_row_groups) if channel is None or _holds(file, i, channel)]
-            return _columns([file.read_row_group(i) for i in groups], channel), metadata
+            found = _columns((file.read_row_group(i) for i in groups), channel)
+            pa.default_memory_pool().release_unused()
+            return found, metadata
     except (OSError, pa.ArrowException, ValueError, KeyError, DataError) as error:
         raise DataError(f"{path}: not a power trace of energybench: {error}") from error
 
@@ -197,7 +185,7 @@ def _split(table: Any) -> list[Columns]:
 
 
 def _one(chosen: Any) -> Columns:
-    """A table of one channel and source."""
+    """A table of one channel and source, copied, so that the table can go."""
     channel, source, quantity = (chosen[name][0].as_py() for name in COLUMNS[3:6])
     status = chosen["status"].combine_chunks()
     statuses = [str(text) for text in status.dictionary.to_pylist()]
@@ -207,10 +195,10 @@ def _one(chosen: Any) -> Columns:
         channel,
         source,
         quantity,
-        chosen["read_start_ns"].to_numpy(),
-        chosen["read_end_ns"].to_numpy(),
-        chosen["sensor_ns"].combine_chunks().fill_null(NO_TIME).to_numpy(zero_copy_only=False),
-        chosen["value"].combine_chunks().fill_null(float("nan")).to_numpy(zero_copy_only=False),
+        np.array(chosen["read_start_ns"]),
+        np.array(chosen["read_end_ns"]),
+        np.array(chosen["sensor_ns"].combine_chunks().fill_null(NO_TIME)),
+        np.array(chosen["value"].combine_chunks().fill_null(float("nan"))),
         recoded[status.indices.to_numpy()],
         tuple(order),
     )

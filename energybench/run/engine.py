@@ -119,6 +119,24 @@ class Preparing(Protocol):
 
 
 @runtime_checkable
+class Summing(Protocol):
+    """A trainer that can add up what the network says of samples that belong together."""
+
+    def evaluate_sequences(
+        self, batches: Iterable[Any], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """A validation pass as `evaluate` makes it, and the sums of its softmax.
+
+        Args:
+            batches: what `feed` yields of a whole validation pass in batches of the experiment's size.
+            sequences: (samples,) int64, number of the sequence of each sample in that order.
+
+        Returns:
+            The counts, and (sequences, classes) float32: the softmax summed over the samples of each sequence.
+        """
+
+
+@runtime_checkable
 class Waiting(Protocol):
     """A trainer that knows how long its devices waited for data."""
 

@@ -148,7 +148,7 @@ def _result(
         epochs=epochs(phases, scope),
         tags=tags,
         conditions={name: summary.to_json() for name, summary in summaries.items()},
-        provenance=provenance(plan.boards, sessions, seen.environment),
+        provenance=provenance(plan.boards, sessions, seen.environment) | {"code": plan.code},
         overrides=place.overrides,
         sweep_id=place.sweep_id,
         sweep_name=place.sweep_name,
@@ -306,4 +306,6 @@ def _tags(
         tags["tdp_source"] = "; ".join(dict.fromkeys(estimated))
     if not plan.dataset.labelled:
         tags["data"] = "synthetic"
+    elif plan.dataset.generated:
+        tags["data"] = "generated"
     return tags

@@ -180,7 +180,7 @@ def _mean_w(name: str, phases: Iterable[Phase], scope: Sequence[str]) -> float |
 def _accuracy(phases: Sequence[Phase]) -> dict[str, float | None]:
     """Of the last validation that came to its end."""
     done = [phase for phase in phases if phase.name == VALIDATE and phase.complete]
-    keys = ("accuracy_top1", "accuracy_top5")
+    keys = ("accuracy_top1", "accuracy_top5", "accuracy_sequence_top1")
     return {key: done[-1].values.get(key) for key in keys} if done else {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +16,8 @@ RESULT_FILE = "result.json"
 TRACE_FILE = "power.parquet"
 EVENTS_FILE = "events.jsonl"
 PLOT_FILE = "power.png"
+REPORT_FILE = "report.html"
+"""Of a sweep, in its folder."""
 
 UNREADABLE_FILES = "unreadable*.tsv"
 """Of each worker, the samples that it could not read: a name, a tab and why in each line."""
@@ -57,6 +60,11 @@ class ChannelEnergy:
     update_s: float | None = None
     doubts: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ChannelEnergy:
+        """From plain JSON values."""
+        return cls(**{**data, "doubts": tuple(data.get("doubts", ()))})
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -92,7 +100,7 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", ...
+            "quality", "config", "infeasible", "limit", ...
         message: one line for the user: what happened and what to do.
     """
 
@@ -185,6 +193,20 @@ class Result:
             raise DataError(f"{file}: {error}") from error
 
 
+# MLflow's own folders hold copies of what was delivered.
+_COPIES = {"mlartifacts", "mlruns"}
+
+
+def result_files(path: Path) -> Iterator[Path]:
+    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
+    if not path.is_dir():
+        yield path
+        return
+    for found in sorted(path.rglob(RESULT_FILE)):
+        if not _COPIES & set(found.relative_to(path).parts):
+            yield found
+
+
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "run_id": str,
     "status": str,
@@ -217,7 +239,9 @@ def _check_kinds(data: dict[str, Any]) -> None:
 def _build(data: dict[str, Any]) -> Result:
     failure = data.pop("failure")
     phases = tuple(
-        Phase(**{**phase, "channels": {name: _energy(energy) for name, energy in phase["channels"].items()}})
+        Phase(
+            **{**phase, "channels": {name: ChannelEnergy.from_json(each) for name, each in phase["channels"].items()}}
+        )
         for phase in data.pop("phases")
     )
     epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
@@ -228,7 +252,3 @@ def _build(data: dict[str, Any]) -> Result:
         overrides=overrides,
         **data,
     )
-
-
-def _energy(data: dict[str, Any]) -> ChannelEnergy:
-    return ChannelEnergy(**{**data, "doubts": tuple(data.get("doubts", ()))})

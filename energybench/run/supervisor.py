@@ -15,7 +15,7 @@ from typing import Protocol
 
 from energybench.config import Experiment
 from energybench.devices import CPU
-from energybench.errors import EnergybenchError, MeterError
+from energybench.errors import EnergybenchError, LimitError, MeterError
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
 from energybench.power.monitor import Monitor
@@ -109,6 +109,8 @@ class Supervisor:
                 self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
             except BusyError as error:
                 self.seen.failure = Failure("busy", str(error))
+            except LimitError as error:
+                self.seen.failure = Failure("limit", str(error))
             except EnergybenchError as error:
                 self.seen.failure = Failure("meter" if isinstance(error, MeterError) else "error", str(error))
             finally:

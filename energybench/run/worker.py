@@ -15,23 +15,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energybench.architecture import Network
 from energybench.config import Experiment, make, make_architecture
-from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting
+from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting, Sequences
 from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
-from energybench.run.engine import Agreeing, Bounded, Preparing, Taking, Task, Trainer, Waiting
+from energybench.run.engine import Agreeing, Bounded, Evaluation, Preparing, Summing, Taking, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
 from energybench.run.memory import OutOfMemory, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PROGRESS_PERIOD_S = 1.0
 LOOK_PERIOD_S = 0.25
@@ -309,14 +313,15 @@ class Loop:
     def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
         """Whether the budget is spent; of several workers, by the clock of the first.
 
-        They look at the clock together, after as many steps as the first expects to take a while.
+        They look at the clock together, after as many steps as the first expects to take a while, but at the most as
+        many as were made: the first steps are told by how fast they are enqueued, a hundred times faster than they run.
         """
         if self._alone or self._experiment.budget.seconds is None:
             return self._spent_inside(elapsed_s)
         if self._steps < self._next_look and not self._out_of_steps():
             return False
         left_s = self._experiment.budget.seconds - self._seconds - elapsed_s
-        ahead = max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1) if left_s > 0 else 0
+        ahead = min(max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1), steps) if left_s > 0 else 0
         ahead = int(self._agreed(trainer, ahead))
         self._next_look = self._steps + ahead
         return not ahead or self._out_of_steps()
@@ -357,18 +362,31 @@ class Loop:
 
     def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         self._events.emit("started", "validate", epoch)
-        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
-        found = trainer.evaluate(trainer.feed(batches))
-        trainer.synchronize()
+        found, right = self._evaluate(trainer, dataset, epoch)
         values: dict[str, float] = {"images": found.images, "loss": found.loss}
         if self._info.labelled:
             values["accuracy_top1"] = found.correct_top1 / found.images
             if found.correct_top5 is not None:
                 values["accuracy_top5"] = found.correct_top5 / found.images
+            if right is not None:
+                values["accuracy_sequence_top1"] = right
         self._events.emit("ended", "validate", epoch, values)
         target = self._experiment.budget.target_accuracy
         self._reached = target is not None and values.get("accuracy_top1", 0.0) >= target
         return found.loss
+
+    def _evaluate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> tuple[Evaluation, float | None]:
+        """Counts over the samples, and the share of sequences that are right; None where there are no sequences."""
+        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
+        if not (isinstance(dataset, Sequences) and isinstance(trainer, Summing)):
+            found = trainer.evaluate(trainer.feed(batches))
+            trainer.synchronize()
+            return found, None
+        sequences, labels = dataset.sequences("validation"), list[int]()
+        noted = noting(batches, labels)
+        found, sums = trainer.evaluate_sequences(trainer.feed(noted), sequences)
+        trainer.synchronize()
+        return found, share_right(sums, sequences, labels)
 
     def _telling(self, phase: str, epoch: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with a sign of life now and then."""
@@ -391,6 +409,27 @@ class Loop:
     def _out_of_steps(self) -> bool:
         steps = self._experiment.budget.steps
         return steps is not None and self._steps >= steps
+
+
+def noting(batches: Iterator[Batch], labels: list[int]) -> Iterator[Batch]:
+    """The same batches; their labels are added to `labels`."""
+    for batch in batches:
+        labels.extend(batch.labels.tolist())
+        yield batch
+
+
+def share_right(sums: NDArray[np.float32], sequences: NDArray[np.int64], labels: Sequence[int]) -> float:
+    """Share of sequences whose largest sum is at their label.
+
+    Args:
+        sums: (sequences, classes).
+        sequences: (samples,) number of the sequence of each sample.
+        labels: of each sample.
+    """
+    label_of: dict[int, int] = dict(zip(sequences.tolist(), labels, strict=True))
+    chosen: list[int] = sums.argmax(axis=1).tolist()
+    right = [chosen[number] == label for number, label in label_of.items()]
+    return right.count(True) / len(right)
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

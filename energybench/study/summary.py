@@ -2,140 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from energybench.run.result import Result
-from energybench.tracking import run_name
+from energybench.study.quantities import quantity
+from energybench.study.rows import Row, rows
+from energybench.study.separation import in_question
+from energybench.study.words import plus_minus
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over repeats.
-
-    Attributes:
-        mean: in the metric's unit.
-        half_width: half of the 95 % interval for comparing rows of one board; None where one run tells no scatter.
-        repeats: number of runs.
-    """
-
-    mean: float
-    half_width: float | None
-    repeats: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in nothing but their seed."""
-
-    label: str
-    results: tuple[Result, ...]
-
-    @property
-    def finished(self) -> tuple[Result, ...]:
-        """Those that came to their end."""
-        return tuple(result for result in self.results if result.status == "finished")
-
-    @property
-    def boards(self) -> frozenset[tuple[str, str]]:
-        """(host, UUID) of every board that trained: a CPU has no UUID of its own."""
-        return frozenset(
-            (str(result.provenance.get("host")), str(device.get("uuid")))
-            for result in self.results
-            for device in result.provenance.get("devices", [])
-        )
-
-    def gain(self, metric: str) -> float:
-        """Half of the interval that the gain of the boards adds, in the metric's unit; 0 for what no meter reads."""
-        found = [result for result in self.finished if metric in result.metrics]
-        return max((_common(result, metric) for result in found), default=0.0)
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """What may be compared with what: never measured with estimated, never one scope with another."""
-        tags = self.results[0].tags
-        return tags.get("energy_source", ""), tags.get("energy_scope", "")
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval of a metric over the finished runs; None where none of them has it."""
-        having = [result for result in self.finished if metric in result.metrics]
-        values = [result.metrics[metric] for result in having]
-        if not values:
-            return None
-        mean = sum(values) / len(values)
-        return Estimate(mean, interval(values, [_independent(result, metric) for result in having]), len(values))
-
-
-def interval(values: Sequence[float], independent_u: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean of repeats on one board; None for fewer than two.
-
-    Student's t on the scatter (GUM 4.2, G.3), and in quadrature what the meter itself adds to each run.
-
-    Args:
-        values: one value a repeat.
-        independent_u: standard uncertainty of each, of the part that is other in every run.
-    """
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    count = len(values)
-    mean = sum(values) / count
-    scatter = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
-    meter = 2 * math.hypot(*independent_u) / count
-    return math.hypot(float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * scatter, meter)
-
-
-def _independent(result: Result, metric: str) -> float:
-    """Standard uncertainty of an energy metric's independent part; other metrics have none of the meter's."""
-    return _of_energy(result, metric, result.metrics.get("energy_independent_uncertainty_j", 0.0)) / 2
-
-
-def _common(result: Result, metric: str) -> float:
-    """Expanded uncertainty of an energy metric's part that is the same in every run on one board."""
-    both = result.metrics.get("energy_uncertainty_j", 0.0)
-    independent = result.metrics.get("energy_independent_uncertainty_j", 0.0)
-    return _of_energy(result, metric, math.sqrt(max(both**2 - independent**2, 0.0)))
-
-
-def _of_energy(result: Result, metric: str, joules: float) -> float:
-    """An uncertainty of energy_j in the unit of a metric that is proportional to it; 0 for any other."""
-    energy = result.metrics.get("energy_j")
-    if not energy or metric not in ("energy_j", "energy_per_image_j"):
-        return 0.0
-    return joules * result.metrics[metric] / energy
-
-
-def rows(results: Iterable[Result]) -> list[Row]:
-    """One row a setting, in order of first appearance; labelled by the settings that differ."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(_setting(result), []).append(result)
-    labels = _labels([members[0] for members in groups.values()])
-    return [Row(label, tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
-
-
-def _setting(result: Result) -> str:
-    config = {key: value for key, value in result.config.items() if key not in ("seed", "tracking")}
-    return json.dumps(config, sort_keys=True) if config else result.run_id
-
-
-def _labels(results: Sequence[Result]) -> list[str]:
-    """'batch=64' for each: the overrides that differ between the rows, the seed left out."""
-    given = [dict(text.partition("=")[::2] for text in result.overrides) for result in results]
-    keys = dict.fromkeys(key for overrides in given for key in overrides if key != "seed")
-    varying = [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
-    if not varying:
-        return [run_name(result.config, result.overrides) for result in results]
-    return [" ".join(f"{key}={overrides.get(key, '-')}" for key in varying) for overrides in given]
 
 
 @dataclass(frozen=True)
@@ -156,28 +34,12 @@ CRITERIA = (
 
 def best(table: Sequence[Row], criterion: Criterion) -> Row | None:
     """The row that is better than every other beyond both intervals; None where none is, or a row was run but once."""
-    found = {row.label: row.estimate(criterion.metric) for row in table}
-    known = [row for row in table if found[row.label] is not None]
+    metric = quantity(criterion.metric)
+    known = [row for row in table if row.sample(metric) is not None]
     if len(known) < 2 or len({row.group for row in known}) > 1:
         return None
-    sign = 1 if criterion.smaller_is_better else -1
-    first, *others = sorted(known, key=lambda row: sign * _known(found[row.label]).mean)
-    return first if all(_separate(first, other, criterion.metric) for other in others) else None
-
-
-def _separate(one: Row, other: Row, metric: str) -> bool:
-    """Whether the intervals of two rows lie apart; on different boards, with the gains of both."""
-    mine, theirs = _known(one.estimate(metric)), _known(other.estimate(metric))
-    if mine.half_width is None or theirs.half_width is None:
-        return False
-    gains = (0.0, 0.0) if one.boards == other.boards else (one.gain(metric), other.gain(metric))
-    apart = math.hypot(mine.half_width, gains[0]) + math.hypot(theirs.half_width, gains[1])
-    return abs(mine.mean - theirs.mean) > apart
-
-
-def _known(estimate: Estimate | None) -> Estimate:
-    assert estimate is not None
-    return estimate
+    first, *others = in_question(known, metric, criterion.smaller_is_better)
+    return None if others else first
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -282,13 +144,6 @@ def _meter_u(row: Row) -> float | None:
         result.metrics["energy_uncertainty_j"] for result in row.finished if "energy_uncertainty_j" in result.metrics
     ]
     return known[0] if len(known) == 1 else None
-
-
-def plus_minus(mean: float, half_width: float, *, percent: bool = False) -> str:
-    """'70.9 ± 3.0': the half width with two significant digits, and the mean as far (GUM 7.2.6)."""
-    scale, unit = (100.0, " %") if percent else (1.0, "")
-    decimals = max(0, 1 - math.floor(math.log10(half_width * scale)))
-    return f"{mean * scale:,.{decimals}f} ± {half_width * scale:,.{decimals}f}{unit}"
 
 
 def _runs(row: Row) -> str:

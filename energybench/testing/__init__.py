@@ -1,10 +1,10 @@
 """Tools for the tests of meters: cards whose true energy is known, and the rules that every meter must keep.
 
 `fake_nvml.c` is a driver library that plays declared power curves through declared sensors, below the real pynvml.
-`conformance` holds the tests that every meter must pass; it needs pytest and is therefore not imported here.
+`conformance` holds the tests that every meter must pass, `simulation` what a session would read of a curve, without a
+driver; they need pytest and scipy and are therefore not imported here.
 """
 
-from energybench.testing import simulation
 from energybench.testing.curves import Curve, constant, idle_load_idle, linear, sequence, square, step, training
 from energybench.testing.driver import library, running
 from energybench.testing.presets import (
@@ -44,7 +44,6 @@ __all__ = [
     "pascal",
     "running",
     "sequence",
-    "simulation",
     "square",
     "step",
     "training",

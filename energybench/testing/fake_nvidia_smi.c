@@ -230,13 +230,20 @@ static const char *error_words(int code) {
 
 typedef struct {
     const char *query, *format, *ids, *file;
-    int list, help_query, version;
+    int list, help, help_query, version;
     double loop_s;
 } Options;
 
 static int usage(void) {
     puts("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n");
     return EXIT_INVALID;
+}
+
+static int help(void) {
+    puts("NVIDIA System Management Interface\n\nnvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...\n\n"
+         "    -h,   --help\n    -L,   --list-gpus\n    --version\n    --help-query-gpu\n    --query-gpu=\n"
+         "    --format=\n    -i,   --id=\n    -f,   --filename=\n    -l,   --loop=\n    -lms, --loop-ms=\n");
+    return 0;
 }
 
 /* The value of "--long=VALUE", "-s VALUE", "-s=VALUE" or "--long VALUE"; NULL: this is another option. */
@@ -255,6 +262,7 @@ static int parse(Options *o, int count, char **words) {
     for (int i = 1; i < count; i++) {
         const char *value;
         if (!strcmp(words[i], "-L") || !strcmp(words[i], "--list-gpus")) o->list = 1;
+        else if (!strcmp(words[i], "-h") || !strcmp(words[i], "--help")) o->help = 1;
         else if (!strcmp(words[i], "--help-query-gpu")) o->help_query = 1;
         else if (!strcmp(words[i], "--version")) o->version = 1;
         else if ((value = value_of("--query-gpu", NULL, count, words, &i))) o->query = value;
@@ -265,7 +273,7 @@ static int parse(Options *o, int count, char **words) {
         else if ((value = value_of("--filename", "-f", count, words, &i))) o->file = value;
         else return 0;
     }
-    return o->list || o->help_query || o->version || o->query;
+    return o->list || o->help || o->help_query || o->version || o->query;
 }
 
 /* ---- the cards ---- */
@@ -425,6 +433,7 @@ static int run(const Options *o) {
 int main(int count, char **words) {
     Options options = {.loop_s = 0};
     if (!parse(&options, count, words)) return usage();
+    if (options.help) return help();
     int code = nvmlInit_v2();
     if (!code) code = nvmlSystemGetDriverVersion(driver, sizeof driver);
     if (code) return no_driver(code);

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from energybench.power.trace import realtime_offset_ns
+from energybench.power.clock import realtime_offset_ns
 from energybench.testing.curves import Curve, constant
 from energybench.testing.sensors import CounterSensor, PowerSensor, SampleBuffer
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from energybench.errors import DataError, EnergybenchError
-from energybench.run.result import RESULT_FILE, Result, Status
+from energybench.run.result import REPORT_FILE, Result, Status, result_files
+from energybench.tracking.folder import sweep_folder
 from energybench.tracking.tracker import MlflowTracker
-
-# MLflow's own folders hold copies of what was delivered.
-_SKIPPED = {"mlartifacts", "mlruns"}
 
 
 @dataclass
@@ -46,7 +44,8 @@ def sync(paths: Iterable[Path], tracker: MlflowTracker) -> SyncReport:
                 sweeps.setdefault(result.sweep_id, []).append((path, result.status))
     for sweep_id, cells in sweeps.items():
         with _collected(cells[-1][0], report):
-            tracker.close_sweep(sweep_id, [status for _, status in cells])
+            page = sweep_folder(cells[-1][0].parent) / REPORT_FILE
+            tracker.close_sweep(sweep_id, [status for _, status in cells], [page] if page.exists() else [])
     return report
 
 
@@ -74,14 +73,4 @@ def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:
 
 
 def _unique(paths: Iterable[Path]) -> Iterator[Path]:
-    return iter(dict.fromkeys(found for path in paths for found in _results(path)))
-
-
-def _results(path: Path) -> Iterator[Path]:
-    """The result.json files at or below `path`, in order; `path` itself where it is no folder."""
-    if not path.is_dir():
-        yield path
-        return
-    for found in sorted(path.rglob(RESULT_FILE)):
-        if not _SKIPPED & set(found.relative_to(path).parts):
-            yield found
+    return iter(dict.fromkeys(found for path in paths for found in result_files(path)))

@@ -15,7 +15,6 @@ from pathlib import Path
 import yaml
 
 from energybench.errors import EnergybenchError
-from energybench.power_plot import plot_power
 from energybench.run.result import OUTPUT_FILES, PLOT_FILE, RESULT_FILE, Result
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +82,8 @@ def _draw(result: Result, directory: Path) -> None:
     """Leaves the power plot in the run's folder; a run is worth recording without it."""
     if (directory / PLOT_FILE).exists():
         return
+    from energybench.power_plot import plot_power  # who only reads a store needs no arrays
+
     try:
         plot_power(result, directory)
     except (EnergybenchError, OSError, ImportError) as error:

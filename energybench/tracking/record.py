@@ -14,8 +14,13 @@ from energybench.tracking.store import redact
 
 RUN_TAG = "energybench.run_id"
 SWEEP_TAG = "energybench.sweep_id"
+CELL_TAG = "energybench.cell"
+SUPERSEDED_TAG = "energybench.superseded"
 COMPLETE_TAG = "energybench.complete"
 FAILURE_TAG = "energybench.failure"
+OVERRIDES_TAG = "energybench.overrides"
+EPOCH_IMAGES_TAG = "energybench.epoch_images"
+ORIGIN_TAG = "energybench.origin"
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 
@@ -66,10 +71,25 @@ def tags(result: Result) -> dict[str, str]:
     found = {**result.tags, **identity(result.run_id, run_name(result.config, result.overrides))}
     if result.failure is not None:
         found[FAILURE_TAG] = f"{result.failure.kind}: {result.failure.message}"
+    found[OVERRIDES_TAG] = _json(list(result.overrides))
+    found[ORIGIN_TAG] = _json(_origin(result.provenance))
+    if result.epochs and "images" in result.epochs[0]:
+        found[EPOCH_IMAGES_TAG] = str(round(result.epochs[0]["images"]))
     git = result.provenance.get("git")
     if isinstance(git, Mapping) and "commit" in git:
         found["mlflow.source.git.commit"] = git["commit"]
     return clean_tags(found)
+
+
+def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the provenance decides whether two runs can be compared: boards, engine, code."""
+    devices = provenance.get("devices", [])
+    kept: dict[str, Any] = {
+        "devices": [{key: device.get(key) for key in ("kind", "uuid", "name", "generation")} for device in devices]
+    }
+    kept |= {key: provenance[key] for key in ("host", "python", "git", "engine") if key in provenance}
+    packages = provenance.get("packages", {})
+    return kept | {"packages": {name: packages[name] for name in ("energybench",) if name in packages}}
 
 
 def identity(run_id: str, name: str) -> dict[str, str]:
@@ -114,6 +134,10 @@ def _redacted(node: Any) -> Any:
 def millis(moment: str) -> int:
     """An ISO 8601 time in milliseconds since 1970."""
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _key(name: str) -> str:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from energybench.errors import TrackingError
-from energybench.tracking.store import absolute, artifact_folder, available, is_server, redact, sqlite_path
+from energybench.tracking import view
+from energybench.tracking.store import (
+    absolute,
+    artifact_folder,
+    available,
+    is_server,
+    load,
+    redact,
+    sqlite_path,
+    tracking_errors,
+)
 
 # The page needs neither a worker per core nor MLflow's job queue, each of which starts processes.
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -24,8 +35,14 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
     return command if folder is None else [*command, "--default-artifact-root", folder.as_uri()]
 
 
-def ui(uri: str, host: str = "127.0.0.1", port: int = 5000) -> None:
+def ui(uri: str, host: str = "127.0.0.1", port: int = 5000, experiment: str = "energybench") -> None:
     """Serves the page until interrupted, in place of this process; of a tracking server, says where its page is.
+
+    Args:
+        uri: the store.
+        host: address that the page is served on.
+        port: likewise.
+        experiment: name of the one whose runs the printed address shows side by side, where it is there.
 
     Raises:
         TrackingError: MLflow is missing, or nothing was recorded yet: MLflow would make an empty store.
@@ -39,6 +56,17 @@ def ui(uri: str, host: str = "127.0.0.1", port: int = 5000) -> None:
     database = sqlite_path(uri)
     if database is not None and not database.exists():
         raise TrackingError(f"ui: nothing recorded at {database} yet; run something first, or set tracking.uri")
-    print(f"Runs of {redact(uri)} at http://{host}:{port} (end with Ctrl-C)", flush=True)
+    print(
+        f"Runs of {redact(uri)} at {_address(uri, experiment, f'http://{host}:{port}')} (end with Ctrl-C)", flush=True
+    )
     command = ui_command(uri, host, port)
     os.execve(command[0], command, {**_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": absolute(uri)})
+
+
+def _address(uri: str, experiment: str, root: str) -> str:
+    """Of the experiment's runs side by side; of the page's beginning where the store does not tell the experiment."""
+    with suppress(TrackingError), tracking_errors(uri, "look up the experiment"):
+        found = load(uri).MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
+        if found is not None and view.TAG in found.tags:
+            return view.address(root, str(found.experiment_id))
+    return root

@@ -15,7 +15,7 @@ from energybench.errors import ConfigError
 from energybench_plugins.architectures import caffenet, cnn2d, lenet, resnet
 
 ROOT = Path(__file__).parents[2]
-CLASSES = {"lenet": 10, "caffenet": 1000, "resnetim": 1000, "resnet": 155, "cnn2d": 155}
+CLASSES = {"lenet": 10, "caffenet": 1000, "resnetim": 1000, "resnet50": 1000, "resnet": 155, "cnn2d": 155}
 COUNTS = {"caffenet": 25, "resnetim": 94, "resnet": 167, "cnn2d": 15}
 Factory = Callable[[Any, int], Architecture]
 

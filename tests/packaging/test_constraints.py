@@ -17,7 +17,8 @@ def asked() -> list[Requirement]:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
-    text = "\n".join([setup["options"]["install_requires"], extras["gluon"], extras["mlflow"], extras["test"]])
+    wanted = [setup["options"]["install_requires"], *(extras[name] for name in ("gluon", "mlflow", "report", "test"))]
+    text = "\n".join(wanted)
     return [Requirement(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 

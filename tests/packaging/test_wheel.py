@@ -29,7 +29,7 @@ EXAMPLE = ROOT / "examples" / "energybench-example"
 ENGINE = Path(__file__).parent / "plugins"
 PUBLISHED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "energybench", "plugins", "conf")
 NUMPY_1 = "numpy==1.26.4"
-ABSENT = ("mxnet", "gluoncv", "torch", "mlflow", "matplotlib")
+ABSENT = ("mxnet", "gluoncv", "torch", "mlflow", "matplotlib", "jinja2")
 LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
@@ -168,7 +168,7 @@ def _published() -> set[str]:
         f"{inside}/{path.relative_to(ROOT / folder)}"
         for folder, inside in roots.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".typed", ".c")
+        if path.suffix in (".py", ".yaml", ".typed", ".c", ".html", ".css", ".js")
     }
 
 

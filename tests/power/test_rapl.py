@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from energybench.devices import Device, cpu_device
 from energybench.errors import ConfigError, MeterError
 from energybench.power.meter import Reading
 from energybench.power.timeline import Timeline
+from energybench.testing.conformance import MeterConformance
 from energybench_plugins.meters import rapl
 from energybench_plugins.meters.rapl import RaplMeter, RaplOptions
 
@@ -185,3 +188,41 @@ def test_registers_itself():
     registered = []
     rapl.energybench_register_meters(lambda *part: registered.append(part))
     assert registered == [("rapl", RaplMeter, RaplOptions)]
+
+
+class TestConformance(MeterConformance):
+    """A package and its memory whose counters run; when exactly they are written is the scheduler's, so no truth."""
+
+    seconds = 1.0
+
+    @pytest.fixture(scope="class")
+    def running_root(self, tmp_path_factory):
+        root = tmp_path_factory.mktemp("powercap")
+        zones = [zone(root, "intel-rapl:0", "package-0"), zone(root, "intel-rapl:0:1", "dram")]
+        files = [os.open(path / "energy_uj", os.O_WRONLY) for path in zones]
+        over = threading.Event()
+
+        def run():
+            while not over.wait(0.002):
+                for watts, file in zip((80, 9), files, strict=True):  # of one length, written at once
+                    os.pwrite(file, b"%020d\n" % (watts * time.monotonic_ns() // 1000 % RANGE_UJ), 0)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.05)
+        yield root
+        over.set()
+        thread.join()
+        for file in files:
+            os.close(file)
+
+    @pytest.fixture(scope="class")
+    def meter(self, running_root):
+        return meter(running_root)
+
+    @pytest.fixture
+    def failing(self, root):
+        session = meter(root).open([cpu_device()])
+        for path in root.glob("*/energy_uj"):
+            path.unlink()
+        return session

@@ -1,5 +1,6 @@
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 
@@ -251,3 +252,24 @@ def test_a_session_that_fails_to_close_is_warned_about(caplog):
     with Sampler(session):
         pass
     assert "could not be closed" in caplog.text
+
+
+def test_a_meter_that_is_too_slow_for_its_periods_starves_no_source_and_stops():
+    class Slow:
+        channels: ClassVar = [Channel("gpu.0", "gpu", "GPU-0")]
+        sources: ClassVar = [
+            Source("gpu.0", name, "power_w", period_s, update_s=0.02)
+            for name, period_s in (("fast", 0.001), ("faster", 0.001), ("slow", 0.05))
+        ]
+
+        def read(self, source):
+            time.sleep(0.004)
+            return [Sample(1.0)]
+
+        def close(self):
+            pass
+
+    with Sampler(Slow()) as sampler:
+        time.sleep(0.6)
+    assert not sampler._thread.is_alive()
+    assert all(len(one) > 4 for one in sampler.columns().values())

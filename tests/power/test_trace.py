@@ -5,9 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from energybench.errors import DataError
+from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel, Reading
 from energybench.power.series import by_source, readings
-from energybench.power.trace import boot_id, read_trace, realtime_offset_ns, write_trace
+from energybench.power.trace import boot_id, read_trace, write_trace
 
 CHANNELS = [Channel("gpu.0", "gpu", "GPU-1234", "0000:65:00.0"), Channel("cpu.0", "cpu", "package-0")]
 READINGS = [

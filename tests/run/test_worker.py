@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+import time
+
 from gluon_runs import Told, experiment
 
+from energybench.config import make
 from energybench.devices import cpu_device
+from energybench.registry import Registry
 from energybench.run import worker
 from energybench.run.worker import Assignment, Loop, failure_kind
+
+
+class Ahead:
+    """Rank 0 of two: 16 steps are enqueued at once, from then on each waits for the device."""
+
+    STEP_S = 0.002
+
+    def __init__(self):
+        self.steps = 0
+
+    def feed(self, batches):
+        return batches
+
+    def step(self, batch):
+        self.steps += 1
+        if self.steps > 16:
+            time.sleep(self.STEP_S)
+
+    def agree(self, value):
+        return value
+
+    def recent_loss(self):
+        return None
+
+    def take_loss(self):
+        return 1.0
 
 
 class Signs(Told):
@@ -27,6 +57,21 @@ def test_a_long_validation_gives_signs_of_life(monkeypatch):
     loop = Loop(Assignment(experiment(), (cpu_device(),), 0, 1, "."), signs)
     assert list(loop._telling("validate", 3, iter("abc"))) == ["a", "b", "c"]
     assert signs.progress == [("validate", 3)] * 3
+
+
+def test_several_ranks_end_near_the_seconds_they_were_given():
+    """Steps that are only enqueued tell nothing of how long the others will take."""
+    given = experiment(
+        budget={"epochs": None, "seconds": 0.2},
+        dataset={"name": "synthetic", "images": 10**6},
+        model={"name": "lenet", "input_size": 28},
+    )
+    trainer, loop = Ahead(), Loop(Assignment(given, (cpu_device(),), 0, 2, "."), Told())
+    batches = iter(range(10**6))
+    dataset = type("Endless", (), {"batches": lambda self, *asked: batches})()
+    loop._info = make(Registry(), "dataset", given.dataset).info()
+    loop._train(trainer, dataset, 1)
+    assert 20 < trainer.steps <= 2 * 0.2 / Ahead.STEP_S + 32
 
 
 def test_an_assignment_survives_its_line():

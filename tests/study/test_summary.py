@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from rich.console import Console
-from scipy import stats
 
 from energybench.run.result import Failure, Result
-from energybench.study.summary import CRITERIA, best, heading, interval, rows, table, verdict
+from energybench.study.rows import rows
+from energybench.study.summary import CRITERIA, best, heading, table, verdict
 
 ENERGY, SPEED, ACCURACY = CRITERIA
 
@@ -36,23 +36,6 @@ def repeats(batch, *energies, metric="energy_per_image_j", **options):
 def winner(results, criterion=ENERGY):
     found = best(rows(results), criterion)
     return found.label if found else None
-
-
-class TestInterval:
-    def test_students_t_on_the_scatter(self):
-        values = [9.0, 10.0, 11.0]
-        wanted = stats.t.ppf(0.975, 2) * stats.sem(values)
-        assert interval(values, [0.0] * 3) == pytest.approx(wanted)
-
-    def test_what_the_meter_adds_is_in_quadrature(self):
-        assert interval([10.0] * 4, [3.0] * 4) == pytest.approx(2 * 3.0 / 2)
-        values = [9.0, 10.0, 11.0]
-        wanted = (interval(values, [0.0] * 3) ** 2 + (2 * 3.0 / 3**0.5) ** 2) ** 0.5
-        assert interval(values, [3.0] * 3) == pytest.approx(wanted)
-
-    @pytest.mark.parametrize("values", [[], [1.0]])
-    def test_one_run_tells_no_scatter(self, values):
-        assert interval(values, [1.0] * len(values)) is None
 
 
 class TestRows:

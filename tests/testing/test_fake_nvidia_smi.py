@@ -65,6 +65,14 @@ def test_it_knows_the_fields_of_its_driver(start):
     assert '"compute_cap"' not in words
 
 
+def test_its_help_needs_no_driver():
+    from energybench.testing import driver
+
+    done = subprocess.run([driver.program(), "--help"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert "--query-gpu" in done.stdout
+
+
 def test_without_a_driver_it_says_so():
     from energybench.testing import driver
 

@@ -1,6 +1,6 @@
 """Residual networks of bottlenecks: ResNetIm for images, the gait ResNet for stacked optical flow, and ResNet-50.
 
-The first two are a reconstruction: the study's abstract gives the numbers of layers, 94 and 167, and no more. The block
+A reconstruction: the study's abstract gives the number of layers of the first two, 94 and 167, and no more. The block
 is the bottleneck of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride on the 3x3
 convolution; stages of [2, 2, 2, 2] and [3, 4, 6, 2] bottlenecks are those with which the counts come out. With
 [3, 4, 6, 3] the same function makes ResNet-50 in the form that benchmarks call v1.5.

@@ -57,6 +57,34 @@ class SmoothedLoss(mx.gluon.HybridBlock):  # type: ignore[misc]
         return -(1 - self._smoothing) * hit - self._smoothing * F.mean(logarithms, axis=1)
 
 
+class SequenceSums:
+    """Adds up the softmax over the samples of each sequence.
+
+    Args:
+        sequences: (samples,) int64, number of the sequence of each sample of a pass, in order.
+        classes: of the network.
+    """
+
+    def __init__(self, sequences: NDArray[np.int64], classes: int) -> None:
+        count = int(sequences.max()) + 1 if len(sequences) else 0
+        self.sums = np.zeros((count, classes), np.float32)
+        self._sequences = sequences
+        self._waiting: deque[Any] = deque()
+        self._next = 0
+
+    def add(self, shares: Any) -> None:
+        """Those of the next samples, an NDArray (n, classes) that may not be computed yet."""
+        self._waiting.append(shares)
+        self.read(STEPS_IN_FLIGHT)
+
+    def read(self, ahead: int) -> None:
+        """Adds up all but the last `ahead`, waiting for them."""
+        while len(self._waiting) > ahead:
+            shares = self._waiting.popleft().asnumpy()
+            np.add.at(self.sums, self._sequences[self._next : self._next + len(shares)], shares)
+            self._next += len(shares)
+
+
 class GluonTrainer:
     """See `energybench.run.engine.Trainer`, `Waiting` and `Taking`."""
 
@@ -284,12 +312,27 @@ class GluonTrainer:
 
     def evaluate(self, batches: Iterable[list[Shards]]) -> Evaluation:
         """Counts on the devices; the host reads once, at the end."""
+        return self._evaluate(batches, None)
+
+    def evaluate_sequences(
+        self, batches: Iterable[list[Shards]], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """See Summing. The host reads what the network said of one shard while the devices work on later ones."""
+        sums = SequenceSums(sequences, self._task.architecture.classes)
+        found = self._evaluate(batches, sums)
+        sums.read(0)
+        return found, sums.sums
+
+    def _evaluate(self, batches: Iterable[list[Shards]], also: SequenceSums | None) -> Evaluation:
         images = 0
         sums: list[list[Any]] = []
         for batch in batches:
             for data, labels in (pair for shards in batch for pair in shards):
                 images += len(data)
-                sums.append(self._scores(data, labels))
+                logits = self._logits(data)
+                sums.append(self._scores(logits, labels))
+                if also is not None:
+                    also.add(logits.softmax(axis=1))
                 if len(sums) > STEPS_IN_FLIGHT:  # else the whole split would wait in memory
                     sums[-1 - STEPS_IN_FLIGHT][0].wait_to_read()
         totals = [sum(float(value.asscalar()) for value in column) for column in zip(*sums, strict=True)]
@@ -298,9 +341,8 @@ class GluonTrainer:
         top5 = int(totals[2]) if self._top5 else None
         return Evaluation(images, int(totals[0]), top5, totals[1] / images)
 
-    def _scores(self, data: Any, labels: Any) -> list[Any]:
+    def _scores(self, logits: Any, labels: Any) -> list[Any]:
         """Correct in the first place, summed loss and, of more than 5 classes, correct among the first five."""
-        logits = self._logits(data)
         scores = [(logits.argmax(axis=1) == labels).sum(), self._cross_entropy(logits, labels).sum()]
         if self._top5:
             scores.append((logits.topk(k=5, axis=1) == labels.expand_dims(1)).sum())

@@ -37,7 +37,7 @@ from energybench_plugins.engines.torch_optimizer import (
 from energybench_plugins.engines.torch_pace import Pace
 from energybench_plugins.engines.torch_ranks import Ranks
 from energybench_plugins.engines.torch_step import WARM_STEPS, WARM_STEPS_OF_SEVERAL, Objective, Step
-from energybench_plugins.engines.torch_validation import Marks, Validation
+from energybench_plugins.engines.torch_validation import Marks, SequenceSums, Validation
 from energybench_plugins.engines.torch_wait import Waits
 
 COMPILE_STEPS = 2
@@ -213,8 +213,21 @@ class TorchTrainer:
 
     def evaluate(self, batches: Iterable[Staged]) -> Evaluation:
         """Counts of all ranks together."""
+        return self._evaluate(batches, None)
+
+    def evaluate_sequences(
+        self, batches: Iterable[Staged], sequences: NDArray[np.int64]
+    ) -> tuple[Evaluation, NDArray[np.float32]]:
+        """See Summing: of all ranks together."""
+        task, ranks = self._task, self._ranks
+        batch, classes = task.experiment.batch, task.architecture.classes
+        also = SequenceSums(sequences, batch, ranks.rank, ranks.world, classes, self._device)
+        found = self._evaluate(batches, also)
+        return found, ranks.total(also.sums).float().cpu().numpy()
+
+    def _evaluate(self, batches: Iterable[Staged], also: SequenceSums | None) -> Evaluation:
         self._loaded = None  # its batches take the place of training's
-        images, totals = self._validation(batches)
+        images, totals = self._validation(batches, also)
         found = self._ranks.total(torch.cat([totals, totals.new_tensor([images])])).tolist()
         if not found[3]:
             return Evaluation(0, 0, None, 0.0)

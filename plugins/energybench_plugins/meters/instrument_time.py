@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from energybench.power.trace import realtime_offset_ns
+from energybench.power.clock import realtime_offset_ns
 from energybench_plugins.meters.instrument_clock import OwnClock
 from energybench_plugins.meters.instrument_lines import Row
 from energybench_plugins.meters.instrument_options import (

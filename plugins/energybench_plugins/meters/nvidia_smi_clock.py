@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from energybench.power.trace import realtime_offset_ns
+from energybench.power.clock import realtime_offset_ns
 
 log = logging.getLogger(__name__)
 

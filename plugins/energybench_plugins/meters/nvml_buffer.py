@@ -12,8 +12,8 @@ from itertools import pairwise
 from statistics import median
 
 from energybench.errors import MeterError
+from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Sample
-from energybench.power.trace import realtime_offset_ns
 
 Raw = tuple[int, float]
 """A sample as the driver gives it: stamp in nanoseconds of its clock, and watts."""

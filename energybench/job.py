@@ -1,0 +1,105 @@
+"""One cell, as Hydra calls it: from its configuration to its result, whatever happens in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from energybench import tracking
+from energybench.config import Tracking, fit, resolve
+from energybench.console import RunView, console, finished_line
+from energybench.errors import EnergybenchError
+from energybench.order import SEARCHER
+from energybench.recording import Recorder
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute, failed, internal, new_id
+from energybench.run.preflight import Machine, prepare
+from energybench.run.result import Failure, Result
+from energybench.study.ledger import Sweep, told
+from energybench.study.limits import LimitedView, asked, infeasible
+from energybench.study.progress import Progress
+
+
+def job(config: DictConfig, progress: Progress | None = None) -> None:
+    """One cell. It never raises for what goes wrong in it, so Hydra goes on to the next; an interrupt is passed on."""
+    hydra = HydraConfig.get()
+    sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+    number = int(hydra.job.num) if sweep is not None else 0
+    place, out = _place(config, sweep, progress), console()
+    label = place.name if sweep is None else f"{progress.label() if progress else number}: {place.name}"
+    limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
+    result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits)
+    out.print(finished_line(label, result), markup=False, soft_wrap=True)
+    if progress is not None:
+        progress.ended(number, result)
+        if progress.left().cells and result.status != "interrupted":
+            out.print(str(progress.left()), markup=False, soft_wrap=True)
+    if result.status == "interrupted":
+        raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
+
+
+def _run_cell(
+    config: DictConfig,
+    place: Place,
+    sweep: Sweep | None,
+    number: int,
+    view: RunView,
+    limits: Mapping[str, float] | None,
+) -> Result:
+    """Runs it, unless it cannot be; `limits` are those of a search, which does not try what it knows to be in vain."""
+    keys = sweep.keys if sweep is not None else ()
+    cell = keys[number] if number < len(keys) else str(number)
+    try:
+        registry = Registry()
+        experiment = resolve(config, registry)
+        plan = prepare(experiment, Machine(registry))
+    except Exception as error:
+        known = isinstance(error, EnergybenchError)
+        result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
+        _record_refusal(config, place, result, sweep, cell)
+        return result
+    if limits is not None and (vain := infeasible(plan)):
+        result = failed(place, _plain(config), vain)
+        _record_refusal(config, place, result, sweep, cell)
+        return result
+    run_id = new_id()
+    recorder = Recorder(experiment.tracking, place, run_id, sweep, cell)
+    with view:
+        watched = LimitedView(view, limits) if limits else view
+        result = execute(plan, replace(place, tracking=recorder.where), watched, run_id)
+    recorder.finish(result)
+    return result
+
+
+def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None, cell: str | None) -> None:
+    """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
+    with suppress(EnergybenchError):
+        options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
+        Recorder(options, place, result.run_id, sweep, cell).finish(result)
+
+
+def _place(config: DictConfig, sweep: Sweep | None, progress: Progress | None) -> Place:
+    hydra = HydraConfig.get()
+    overrides = tuple(tracking.redact(text) for text in hydra.overrides.task)
+    named = told(overrides, sweep.cells if sweep else ())
+    return Place(
+        directory=Path(hydra.runtime.output_dir),
+        name=tracking.run_name(_plain(config), named),
+        follows=sweep is not None and (progress.follows(hydra.job.num) if progress else hydra.job.num > 0),
+        overrides=overrides,
+        sweep_id=sweep.sweep_id if sweep else None,
+        sweep_name=sweep.name if sweep else None,
+    )
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

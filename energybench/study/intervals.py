@@ -1,0 +1,252 @@
+"""Means, differences and ratios of repeats, with their 95 % intervals.
+
+What a meter adds to each run on its own (independent) is part of the scatter of repeats and is not counted twice
+(GUM 4.3.10), but no interval is narrower than it. The gain of a board (common) is the same in every repeat: no scatter
+shows it. It cancels between runs on the same boards and is added, in quadrature, between runs on different ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over repeats.
+
+    Attributes:
+        mean: in the metric's unit.
+        half_width: half of the 95 % interval for comparing rows of one board; None where one run tells no scatter.
+        repeats: number of runs.
+    """
+
+    mean: float
+    half_width: float | None
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric of the repeats of one setting.
+
+    Attributes:
+        values: one a run, in the metric's unit.
+        independent_u: standard uncertainty of each that is other in every run; 0 for what no meter reads.
+        common_u: standard uncertainty of their mean that is the same in every run on the same boards.
+        boards: the boards they ran on; empty where they are not known.
+    """
+
+    values: tuple[float, ...]
+    independent_u: tuple[float, ...]
+    common_u: float = 0.0
+    boards: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def scatter(self) -> float | None:
+        """Variance of the mean as the repeats show it; None of one run (GUM 4.2.3)."""
+        count = len(self.values)
+        if count < 2:
+            return None
+        return math.fsum((value - self.mean) ** 2 for value in self.values) / (count - 1) / count
+
+    @property
+    def meter(self) -> float:
+        """Variance of the mean that the meter's independent part makes."""
+        return math.fsum(u * u for u in self.independent_u) / len(self.values) ** 2
+
+    def log(self) -> Sample:
+        """The same of the natural logarithms: a ratio becomes a difference. The values must be above 0."""
+        relative = tuple(u / value for u, value in zip(self.independent_u, self.values, strict=True))
+        logs = tuple(math.log(value) for value in self.values)
+        return Sample(logs, relative, self.common_u / self.mean, self.boards)
+
+    def estimate(self) -> Estimate:
+        """Mean and interval for comparing on the same boards."""
+        return Estimate(self.mean, interval(self.values, self.independent_u), len(self.values))
+
+
+def interval(values: Sequence[float], independent_u: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean of repeats on one board; None for fewer than two.
+
+    Student's t on the scatter (GUM 4.2, G.3), and never less than what the meter itself adds to each run.
+
+    Args:
+        values: one value a repeat.
+        independent_u: standard uncertainty of each, of the part that is other in every run.
+    """
+    if len(values) < 2:
+        return None
+    sample = Sample(tuple(values), tuple(independent_u))
+    return _half_width(sample.scatter or 0.0, len(values) - 1, sample.meter, 0.0, 1 - CONFIDENCE)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two means, b - a.
+
+    Attributes:
+        value: best estimate.
+        half_width: half of its 95 % interval; None where either was run once.
+        p: two-sided probability of so large a difference if there were none; None likewise.
+        beyond_gain: half of the interval's part that no repeats make smaller: the gains of different boards.
+    """
+
+    value: float
+    half_width: float | None
+    p: float | None
+    beyond_gain: float = 0.0
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval."""
+        return None if self.half_width is None else self.value - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the interval."""
+        return None if self.half_width is None else self.value + self.half_width
+
+    def exp(self) -> Ratio:
+        """Of logarithms: the ratio b / a."""
+        low, high = (None if end is None else math.exp(end) for end in (self.low, self.high))
+        return Ratio(math.exp(self.value), low, high, self.p)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two geometric means, b / a, with the ends of its 95 % interval; None where either was run once."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+    def times(self, factor: float) -> Ratio:
+        """The ratio in another unit; p, which is about 1, does not hold of it."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Ratio(self.value * factor, low, high, None)
+
+    def reciprocal(self) -> Ratio:
+        """A / b."""
+        low, high = (None if end is None else 1 / end for end in (self.high, self.low))
+        return Ratio(1 / self.value, low, high, self.p)
+
+
+def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Difference:
+    """Welch's: the scatter of either side stands for itself (Welch 1947; degrees of freedom as in GUM G.4).
+
+    Args:
+        a: what is compared with.
+        b: what is compared.
+        alpha: one less the confidence of the interval.
+    """
+    gains = gain_variance(a, b)
+    value, beyond = b.mean - a.mean, quantile(1 - alpha / 2) * math.sqrt(gains)
+    if a.scatter is None or b.scatter is None:
+        return Difference(value, None, None, beyond)
+    scatter = a.scatter + b.scatter
+    freedom = _freedom(a, b, gains)
+    half_width = _half_width(scatter, freedom, a.meter + b.meter, gains, alpha)
+    return Difference(value, half_width, _p(value, scatter, freedom, a.meter + b.meter, gains), beyond)
+
+
+def ratio(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Ratio:
+    """B / a: Welch's interval of the difference of the logarithms, which is that of the ratio of geometric means.
+
+    For what is above 0 and scatters in proportion, as joules and seconds do. The interval is never empty nor unbounded,
+    as Fieller's can be, and that of a / b is its reciprocal (Armitage, Berry & Matthews, Statistical Methods in Medical
+    Research, 4th ed., 10.8, on means of logarithms).
+    """
+    return difference(a.log(), b.log(), alpha).exp()
+
+
+def gain_variance(a: Sample, b: Sample) -> float:
+    """What the gains of boards add to the variance of a difference: nothing where they are known to be the same."""
+    if a.boards and a.boards == b.boards:
+        return 0.0
+    return a.common_u**2 + b.common_u**2
+
+
+def paired(pairs: Sequence[tuple[float, float]], common_u: float = 0.0) -> Difference:
+    """Mean of b - a over pairs that are equal in all else: Student's t on the differences, the gains in quadrature.
+
+    Args:
+        pairs: (a, b), at least one.
+        common_u: standard uncertainty that all differences share, as two boards' gains.
+    """
+    differences = tuple(b - a for a, b in pairs)
+    sample = Sample(differences, (0.0,) * len(differences))
+    beyond = quantile(0.5 + CONFIDENCE / 2) * common_u
+    if sample.scatter is None:
+        return Difference(sample.mean, None, None, beyond)
+    freedom = _satterthwaite([(sample.scatter, len(pairs) - 1), (common_u**2, math.inf)])
+    half_width = _half_width(sample.scatter, freedom, 0.0, common_u**2, 1 - CONFIDENCE)
+    return Difference(sample.mean, half_width, _p(sample.mean, sample.scatter, freedom, 0.0, common_u**2), beyond)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p-values: of several comparisons, none is found by chance with more than alpha."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def quantile(probability: float, freedom: float = math.inf) -> float:
+    """Of Student's t; of the normal distribution for infinite degrees of freedom."""
+    if math.isinf(freedom):
+        return NormalDist().inv_cdf(probability)
+    from scipy import special  # not scipy.stats, which takes a second to import
+
+    return float(special.stdtrit(freedom, probability))
+
+
+def _freedom(a: Sample, b: Sample, gains: float) -> float:
+    parts = [(sample.scatter or 0.0, float(len(sample.values) - 1)) for sample in (a, b)]
+    return _satterthwaite([*parts, (gains, math.inf)])
+
+
+def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Effective degrees of freedom of a sum of variances; the fewest of its parts where all are 0."""
+    below = math.fsum(variance**2 / freedom for variance, freedom in parts)
+    if below <= 0.0:
+        return min(freedom for _, freedom in parts)
+    return math.fsum(variance for variance, _ in parts) ** 2 / below
+
+
+def _half_width(scatter: float, freedom: float, meter: float, gains: float, alpha: float) -> float:
+    seen = quantile(1 - alpha / 2, freedom) * math.sqrt(scatter + gains)
+    return max(seen, quantile(1 - alpha / 2) * math.sqrt(meter + gains))
+
+
+def _p(value: float, scatter: float, freedom: float, meter: float, gains: float) -> float:
+    """The p-value that belongs to `_half_width`."""
+    from scipy import special
+
+    seen, least = math.sqrt(scatter + gains), math.sqrt(meter + gains)
+    if seen == least == 0.0:
+        return 1.0 if value == 0.0 else 0.0
+    by_scatter = 2 * _tail(freedom, abs(value), seen)
+    by_meter = 2 * float(special.ndtr(-abs(value) / least)) if least else 0.0
+    return max(by_scatter, by_meter)
+
+
+def _tail(freedom: float, value: float, error: float) -> float:
+    """Probability that Student's t exceeds value / error."""
+    from scipy import special
+
+    if error == 0.0:
+        return 0.0 if value else 0.5
+    return float(special.ndtr(-value / error) if math.isinf(freedom) else special.stdtr(freedom, -value / error))

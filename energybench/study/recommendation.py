@@ -1,0 +1,350 @@
+"""A decision in plain words, as a table, and as JSON: `energybench recommend`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from energybench.study.costs import Rates
+from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
+from energybench.study.intervals import Ratio
+from energybench.study.redraws import DRAWS
+from energybench.study.rows import Row
+from energybench.study.separation import MOST_REPEATS
+from energybench.study.summary import heading
+from energybench.study.words import (
+    accuracy_moved,
+    amount,
+    chance,
+    faster_or_slower,
+    less_or_more,
+    listed,
+    scaled,
+    with_unit,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+LEAST = {"energy": "the least energy", "time": "the least time", "edp": "the least EDP", "ed2p": "the least ED²P"}
+BASIS = {"image": "an image", "epoch": "an epoch", "run": "a run", "target-accuracy": "to the target accuracy"}
+
+
+def title(decision: Decision) -> str:
+    """What was compared: 'energy of the gpu (TITAN Xp), measured by nvml; data set digits; 12 settings, 36 runs'."""
+    runs = [result for setting in decision.settings for result in setting.row.finished]
+    read = heading(runs) if runs else "no energy was read"
+    return f"{read}; data set {decision.dataset}; {len(decision.settings)} settings, {len(runs)} runs"
+
+
+def lines(decision: Decision, rates: Rates) -> list[str]:
+    """The answer, how sure it is, what cannot be told apart, and what to repeat: one line each."""
+    said = [*_answer(decision, rates), *_sureness(decision), *_alternatives(decision), *_further(decision)]
+    if decision.source == "estimated":
+        said.append(
+            "Estimated energy is a constant power times the time: it ranks settings of one device as their time does."
+        )
+    left = [f"{label} ({why})" for label, why in decision.left_out.items()]
+    if left:
+        said.append(f"Left out: {listed(left)}")
+    hidden = len(decision.settings) - len(shown_settings(decision))
+    return [*said, f"{hidden} more settings are not in the table; --json has all."] if hidden else said
+
+
+def _answer(decision: Decision, rates: Rates) -> Iterator[str]:
+    question, chosen = decision.question, decision.chosen
+    if chosen is None:
+        yield from _nothing(decision)
+        return
+    meeting = sum(not setting.unmet for setting in decision.settings)
+    among = f"{meeting} settings" if meeting != 1 else "the only setting"
+    that = " that meet" + "s" * (meeting == 1) + " what you ask" if _constraints(decision) else ""
+    yield f"Train with {chosen.label}: {LEAST[question.criterion]} {BASIS[question.per]} of {among}{that}."
+    yield f"  {_facts(chosen, decision)}"
+    if decision.against is not None:
+        yield f"  {_against(decision)}"
+    elif question.baseline is not None:
+        yield f"  Your present setting ({question.baseline}) is not among these: the two are not compared."
+    yield from (f"  {line}" for line in _cost(chosen, decision, rates))
+
+
+def _facts(setting: Setting, decision: Decision) -> str:
+    asked, found = decision.question.quantities, setting.estimates
+    parts = [
+        f"{asked[name].words} {with_unit(found[name], asked[name].unit)}"
+        for name in ("energy", "time")
+        if name in found
+    ]
+    if "accuracy" in found:
+        parts.append(f"top-1 accuracy {amount(found['accuracy'], share=True)}")
+    return "; ".join(parts)
+
+
+def _against(decision: Decision) -> str:
+    against = decision.against
+    assert against is not None and decision.chosen is not None
+    if against.baseline == decision.chosen.label:
+        return "That is your present setting."
+    parts = []
+    if "energy" in against.ratios:
+        parts.append(less_or_more(against.ratios["energy"], "energy"))
+    if "time" in against.ratios:
+        parts.append(faster_or_slower(against.ratios["time"]))
+    if against.accuracy is not None:
+        parts.append(accuracy_moved(against.accuracy))
+    return f"Against your present setting ({against.baseline}): {', '.join(parts)}."
+
+
+def _cost(setting: Setting, decision: Decision, rates: Rates) -> Iterator[str]:
+    """Of a thousand runs, or a million images: what a single one costs is too small to be read."""
+    if not rates.given or "energy" not in setting.estimates:
+        return
+    many, words = _MANY[decision.question.per]
+    cost = rates.of(setting.estimates["energy"].mean * many)
+    parts = [f"{cost.kwh:.4g} kWh"]
+    if cost.price is not None:
+        parts.append(f"{cost.price:.4g} {rates.currency}".strip())
+    if cost.carbon_g is not None:
+        parts.append(f"{cost.carbon_g / 1000:.4g} kg CO2e")
+    given = [f"PUE {rates.pue:g}"] if rates.pue is not None else []
+    if rates.price_per_kwh is not None:
+        given.append(f"{rates.price_per_kwh:g} {rates.currency} a kWh".replace("  ", " "))
+    if rates.carbon_g_per_kwh is not None:
+        given.append(f"{rates.carbon_g_per_kwh:g} g CO2e a kWh")
+    yield f"{words}: {', '.join(parts)} (with your {', '.join(given)})"
+
+
+_MANY = {
+    "image": (1_000_000, "A million images"),
+    "epoch": (1, "An epoch"),
+    "run": (1, "A run"),
+    "target-accuracy": (1, "Training to the target accuracy"),
+}
+
+
+def _constraints(decision: Decision) -> list[str]:
+    question = decision.question
+    found = []
+    if question.min_accuracy is not None:
+        found.append(f"top-1 accuracy of at least {question.min_accuracy:.4g}")
+    if question.max_slowdown is not None:
+        found.append(f"at most {question.max_slowdown * 100:g} % slower than the fastest of them")
+    if question.max_energy_j is not None:
+        found.append(f"at most {question.max_energy_j:g} J {BASIS[question.per]}")
+    return found
+
+
+def _nothing(decision: Decision) -> Iterator[str]:
+    if not decision.settings:
+        yield "No setting can be recommended: none has what is asked for."
+        return
+    yield f"No setting meets what you ask: {'; '.join(_constraints(decision)) or 'every run reaches the target'}."
+    near = decision.nearest
+    if near is not None:
+        yield f"The nearest is {near.label}: {'; '.join(near.unmet.values())}."
+        yield f"  {_facts(near, decision)}"
+
+
+def _sureness(decision: Decision) -> Iterator[str]:
+    chosen = decision.chosen
+    if chosen is None:
+        return
+    meeting = sum(not setting.unmet for setting in decision.settings)
+    if meeting < 2:
+        yield "How sure: there is no other setting to compare it with."
+    elif chosen.probability is None:
+        yield "How sure: not known. Single runs tell no scatter, so that no setting can be told from another."
+    else:
+        others = len(decision.tied)
+        apart = f"not told apart from {others} other{'s' * (others > 1)}" if others else "told apart from every other"
+        sure = chance(chosen.probability)
+        yield f"How sure: it is the best with a probability of {sure} ({DRAWS:,} redraws of the repeats); {apart}."
+    yield from (f"  Not surely what you ask: its {words}." for words in chosen.doubtful.values())
+    flags = [flag for result in chosen.row.finished if (flag := result.tags.get("quality", "ok")) != "ok"]
+    if flags:
+        yield f"  Something speaks against its numbers: {listed(list(dict.fromkeys(flags)))} (docs/quality.md)."
+
+
+def _alternatives(decision: Decision) -> Iterator[str]:
+    if not decision.tied:
+        return
+    yield "Cannot be told apart from it:"
+    found = {repeat.setting: repeat for repeat in decision.repeats}
+    for setting in decision.tied[:MOST]:
+        yield f"  {setting.label}: {_ratio(found[setting.label].ratio, decision)}; {_advice(found[setting.label])}"
+    if len(decision.tied) > MOST:
+        yield f"  and {len(decision.tied) - MOST} more"
+
+
+MOST = 8
+"""Alternatives that are spelt out."""
+
+
+def _ratio(ratio: Ratio, decision: Decision) -> str:
+    criterion = decision.question.criterion
+    if criterion == "time":
+        return faster_or_slower(ratio)
+    return less_or_more(ratio, {"energy": "energy", "edp": "EDP", "ed2p": "ED²P"}[criterion])
+
+
+def _advice(repeat: Repeats) -> str:
+    if repeat.why == "boards":
+        return (
+            "no repeats will tell: the gains of their boards are not known so well; run both on one board, or calibrate"
+        )
+    if repeat.why == "alike":
+        return f"more than {MOST_REPEATS} runs of each would be needed: take either"
+    return (
+        f"{repeat.runs} runs of each would tell, if they scatter as they do"
+        if repeat.runs != FIRST_REPEATS
+        else (f"{repeat.runs} runs of each, to begin with")
+    )
+
+
+def _further(decision: Decision) -> Iterator[str]:
+    """Commands that add the runs that are missing."""
+    wanted = more_runs(decision)
+    if wanted:
+        yield "To become surer:"
+        for row, runs in wanted[:MOST]:
+            yield f"  energybench {command(row, runs)}"
+
+
+def more_runs(decision: Decision) -> list[tuple[Row, int]]:
+    """The settings to repeat, the chosen one first, with the number of runs that each still lacks."""
+    numbers = {repeat.setting: repeat.runs for repeat in decision.repeats if repeat.runs is not None}
+    if not numbers or decision.chosen is None:
+        return []
+    rows = [decision.chosen.row, *(setting.row for setting in decision.tied)]
+    wanted = {**numbers, decision.chosen.label: max(numbers.values())}
+    lacking = [(row, wanted.get(row.label, 0) - len(row.finished)) for row in rows]
+    return [(row, count) for row, count in lacking if count > 0]
+
+
+def command(row: Row, runs: int) -> str:
+    """What to type behind `energybench` for so many more runs of a setting: its overrides, and seeds it has not had."""
+    kept = [
+        text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep.", "experiment="))
+    ]
+    had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
+    first = max(had, default=-1) + 1
+    seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"
+    return shlex.join([*kept, f"seed={seeds}", "-m"])
+
+
+SPELT = 8
+"""Seeds that are spelt out in a command; of more, Hydra's range is shorter."""
+
+
+def table(decision: Decision) -> Table:
+    """Every setting: energy, time, accuracy, EDP, ED²P; the Pareto front marked, and what is not met said."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = shown_settings(decision)
+    columns = {"setting": [Text(_marked(setting, decision)) for setting in shown]}
+    columns |= _numbers(decision, shown)
+    columns["front"] = [Text("yes" * setting.on_front) for setting in shown]
+    if any(setting.probability is not None for setting in shown):
+        columns["best in"] = [Text(_chance(setting.probability)) for setting in shown]
+    columns["runs"] = [Text(str(len(setting.row.finished))) for setting in shown]
+    if any(setting.unmet for setting in shown):
+        columns["not met"] = [Text("; ".join(setting.unmet)) for setting in shown]
+    drawn = Table(title=title(decision), title_justify="left", title_style="")
+    for index, head in enumerate(columns):
+        # The numbers keep their width.
+        drawn.add_column(head, justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
+    for setting, *cells in zip(shown, *columns.values(), strict=True):
+        drawn.add_row(*cells, style="bold" if setting is decision.chosen else None)
+    return drawn
+
+
+def _marked(setting: Setting, decision: Decision) -> str:
+    return f"{setting.label} *" if setting is decision.chosen else setting.label
+
+
+def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Text]]:
+    """Head -> cells; EDP and ED²P have no interval of their own unless one of them is the criterion."""
+    from rich.text import Text
+
+    columns = {}
+    for name, metric in decision.question.quantities.items():
+        found = [setting.estimates.get(name) for setting in shown]
+        known = [estimate.mean for estimate in found if estimate is not None]
+        if not known:
+            continue
+        factor, unit = (100.0, "%") if metric.share else scaled(known, metric.unit)
+        if name in ("edp", "ed2p") and name != decision.question.criterion:
+            found = [None if estimate is None else replace(estimate, half_width=None) for estimate in found]
+        words = "top-1" if metric.share else metric.words
+        columns[f"{words}\n({unit})"] = [Text(amount(estimate, factor)) for estimate in found]
+    return columns
+
+
+def _chance(probability: float | None) -> str:
+    if probability is None:
+        return "-"
+    return chance(probability).replace("more than ", ">").replace("less than ", "<")
+
+
+SHOWN = 40
+"""Settings in the table, the best first; what is chosen or on the Pareto front is there in any case."""
+
+
+def shown_settings(decision: Decision) -> list[Setting]:
+    """The rows of the table."""
+    named = {setting.label for setting in (*decision.front, *filter(None, (decision.chosen, decision.nearest)))}
+    return [setting for index, setting in enumerate(decision.settings) if index < SHOWN or setting.label in named]
+
+
+def to_json(decisions: Sequence[Decision], rates: Rates) -> str:
+    """Everything the words say, for programs."""
+    return json.dumps([_json(decision, rates) for decision in decisions], indent=2, ensure_ascii=False)
+
+
+def _json(decision: Decision, rates: Rates) -> dict[str, Any]:
+    question = {key: value for key, value in asdict(decision.question).items() if value is not None}
+    names = {name: metric.name for name, metric in decision.question.quantities.items()}
+    return {
+        "question": question,
+        "energy_source": decision.source,
+        "energy_scope": decision.scope,
+        "dataset": decision.dataset,
+        "metrics": names,
+        "chosen": None if decision.chosen is None else decision.chosen.label,
+        "sure": decision.sure,
+        "tied": [setting.label for setting in decision.tied],
+        "nearest": None if decision.nearest is None else decision.nearest.label,
+        "front": [setting.label for setting in decision.front],
+        "settings": [_setting(setting, rates) for setting in decision.settings],
+        "repeats": [_repeat(repeat) for repeat in decision.repeats],
+        "commands": [f"energybench {command(row, runs)}" for row, runs in more_runs(decision)],
+        "against": None if decision.against is None else asdict(decision.against),
+        "left_out": dict(decision.left_out),
+        "words": [line.strip() for line in lines(decision, rates)],
+    }
+
+
+def _setting(setting: Setting, rates: Rates) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "setting": setting.label,
+        "overrides": list(setting.row.results[0].overrides),
+        "runs": [result.run_id for result in setting.row.finished],
+        "estimates": {name: asdict(estimate) for name, estimate in setting.estimates.items()},
+        "unmet": dict(setting.unmet),
+        "on_front": setting.on_front,
+        "probability": setting.probability,
+    }
+    if rates.given and "energy" in setting.estimates:
+        found["cost"] = {
+            key: value for key, value in asdict(rates.of(setting.estimates["energy"].mean)).items() if value is not None
+        }
+    return found
+
+
+def _repeat(repeat: Repeats) -> dict[str, Any]:
+    return {"setting": repeat.setting, "runs": repeat.runs, "why": repeat.why, "ratio": asdict(repeat.ratio)}

@@ -1,0 +1,179 @@
+"""Runs that differ in nothing but their seed, brought together: the settings of a study, and what tells them apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from energybench.run.result import Result
+from energybench.study.intervals import Estimate, Sample
+from energybench.study.quantities import Quantity, quantity
+from energybench.tracking import run_name
+from energybench.tracking.record import flatten
+
+BESIDE = ("seed", "tracking", "sweep", "rerun", "quality", "checkpoint")
+"""What of the configuration makes no other setting: it changes neither what is trained nor what is measured."""
+
+BESIDE_IN_MEASURE = ("lock", "watchdog_s")
+
+TOLD = ("device", "generation", "engine")
+"""Tags that are factors too: what `auto` has found."""
+
+PLAIN = ("model.name", "dataset.name", "device", "gpu.count", "batch", "precision", "engine")
+"""What names a setting first, where the command line's own words are not known."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: tells it from the other rows: "batch=64 precision=fp16".
+        results: the runs, in the order in which they were given.
+    """
+
+    label: str
+    results: tuple[Result, ...]
+
+    @cached_property
+    def finished(self) -> tuple[Result, ...]:
+        """Those that came to their end."""
+        return tuple(result for result in self.results if result.status == "finished")
+
+    @cached_property
+    def boards(self) -> frozenset[tuple[str, str]]:
+        """(host, UUID) of every board that trained: a CPU has no UUID of its own. Empty where none is known."""
+        return frozenset(
+            (str(result.provenance.get("host")), str(device.get("uuid")))
+            for result in self.results
+            for device in result.provenance.get("devices", [])
+        )
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What may be compared with what: never measured with estimated, never one scope with another."""
+        tags = self.results[0].tags
+        return tags.get("energy_source", ""), tags.get("energy_scope", "")
+
+    @cached_property
+    def factors(self) -> dict[str, str]:
+        """What the setting is, as text: the configuration on one level, the device and the engine that were found."""
+        return _factors(self.results[0])
+
+    def sample(self, metric: Quantity | str) -> Sample | None:
+        """The values of the finished runs; None where none of them has one."""
+        asked = quantity(metric) if isinstance(metric, str) else metric
+        having = [(result, value) for result in self.finished if (value := asked.of(result)) is not None]
+        if not having:
+            return None
+        commons = [asked.common_u(result) for result, _ in having]
+        return Sample(
+            values=tuple(value for _, value in having),
+            independent_u=tuple(asked.independent_u(result) for result, _ in having),
+            common_u=max(commons),
+            boards=self.boards,
+        )
+
+    def estimate(self, metric: Quantity | str) -> Estimate | None:
+        """Mean and interval of a metric over the finished runs; None where none of them has it."""
+        sample = self.sample(metric)
+        return None if sample is None else sample.estimate()
+
+    def gain(self, metric: str) -> float:
+        """Half of the interval that the gain of the boards adds, in the metric's unit; 0 for what no meter reads."""
+        sample = self.sample(metric)
+        return 0.0 if sample is None else 2 * sample.common_u
+
+
+def rows(results: Iterable[Result]) -> list[Row]:
+    """One row a setting, in order of first appearance; labelled by the settings that differ."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(_setting(result), []).append(result)
+    labels = _labels([members[0] for members in groups.values()])
+    return [Row(label, tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
+
+
+def varying(table: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """The factors that differ between rows, with their levels in order of appearance."""
+    found = [row.factors for row in table]
+    keys = dict.fromkeys(key for factors in found for key in factors)
+    levels = {key: tuple(dict.fromkeys(factors.get(key, "-") for factors in found)) for key in keys}
+    return {key: seen for key, seen in levels.items() if len(seen) > 1}
+
+
+def natural(label: str) -> list[tuple[int, float, str]]:
+    """Sorts labels as people do: batch=64 before batch=128."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
+
+
+def _setting(result: Result) -> str:
+    """The same text for the same setting."""
+    if not result.config:
+        return result.run_id
+    return json.dumps([_of_setting(result), _told(result)], sort_keys=True)
+
+
+def _of_setting(result: Result) -> dict[str, Any]:
+    kept = {key: value for key, value in result.config.items() if key not in BESIDE}
+    measure = kept.get("measure")
+    if isinstance(measure, Mapping):
+        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+    return kept
+
+
+def _told(result: Result) -> dict[str, str]:
+    return {key: result.tags[key] for key in TOLD if key in result.tags}
+
+
+def _factors(result: Result) -> dict[str, str]:
+    return {**flatten(_of_setting(result)), **_told(result)}
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """'batch=64' for each: the overrides that differ between the rows, the seed left out."""
+    given = [dict(text.partition("=")[::2] for text in result.overrides) for result in results]
+    keys = dict.fromkeys(key for overrides in given for key in overrides if key != "seed")
+    differing = [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+    labels = [" ".join(f"{key}={overrides.get(key, '-')}" for key in differing) for overrides in given]
+    if differing and len(set(labels)) == len(labels):
+        return labels
+    if len(results) == 1:
+        return [run_name(results[0].config, results[0].overrides)]
+    return _by_factors(results, labels if differing else [""] * len(results))
+
+
+def _by_factors(results: Sequence[Result], begun: Sequence[str]) -> list[str]:
+    """Adds to each label the factors that are needed to tell it from the others: the plainest first."""
+    found = [_factors(result) for result in results]
+    keys = dict.fromkeys([*PLAIN, *(key for factors in found for key in factors)])
+    labels = list(begun)
+    for key in keys:
+        if len(set(labels)) == len(labels):
+            break
+        values = [factors.get(key, "-") for factors in found]
+        more = [" ".join(filter(None, (label, f"{key}={value}"))) for label, value in zip(labels, values, strict=True)]
+        if len(set(more)) > len(set(labels)):
+            labels = more
+    return labels if len(set(labels)) == len(labels) else _numbered(results, labels)
+
+
+def _numbered(results: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """Runs without a configuration are told apart by their ids."""
+    return [
+        label if labels.count(label) == 1 else f"{label} {result.run_id}".strip()
+        for label, result in zip(labels, results, strict=True)
+    ]
+
+
+def levels(table: Sequence[Row], factor: str) -> Mapping[str, list[Row]]:
+    """The rows by their level of a factor, in order of appearance."""
+    found: dict[str, list[Row]] = {}
+    for row in table:
+        found.setdefault(row.factors.get(factor, "-"), []).append(row)
+    return found

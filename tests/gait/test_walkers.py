@@ -1,0 +1,126 @@
+"""`dataset=walkers`: made once, the same for the same options, and read as samples of motion."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from energybench.dataset import DatasetInfo
+from energybench.errors import ConfigError, DataError
+from energybench.prepared import Prepared
+from energybench_plugins.datasets.walkers import MadeUpWalk, Walkers, WalkersOptions
+from energybench_plugins.gait.walk import see
+from energybench_plugins.gait.walks_dataset import SHAPE
+
+pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
+
+OPTIONS = WalkersOptions(persons=2, frames=31, flow="dis_ultrafast", mirror=False)
+SAMPLES = 2  # of each walk
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Walkers:
+    plugin = Walkers(dataclasses.replace(OPTIONS, prepared=str(tmp_path_factory.mktemp("walkers"))))
+    plugin.make()
+    return plugin
+
+
+def test_what_is_said_before_they_are_made_is_so_afterwards(made: Walkers, tmp_path: Path) -> None:
+    unmade = Walkers(dataclasses.replace(OPTIONS, prepared=str(tmp_path / "none")))
+    expected = DatasetInfo(2, True, 2 * 4 * SAMPLES, 2 * 6 * SAMPLES, generated=True)
+    assert unmade.info() == expected
+    assert made.info() == expected
+    assert "to be made on first use" in str(unmade.check())
+    assert "made, in" in str(made.check())
+    with pytest.raises(DataError, match="run energybench prepare dataset=walkers"):
+        unmade.open(SHAPE, 0)
+
+
+def test_they_are_made_once(made: Walkers, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(made.preparation().folder)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    made.make()
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_the_same_options_give_the_same_bytes_and_others_do_not(made: Walkers) -> None:
+    walk = MadeUpWalk(OPTIONS, 1, 4, "w002-n05", 14)
+    again = see(walk.frames(), OPTIONS.flow, "background")
+    split = Prepared(made.preparation().folder).open("validation")
+    chosen = np.flatnonzero(split.numbers("walk") == 14)
+    kept = np.stack([split[int(index)] for index in chosen])
+    np.testing.assert_array_equal(kept.reshape(again.maps.shape), again.maps)
+    assert split.numbers("column")[chosen].tolist() == again.columns.tolist()
+    for changed in ({"set_seed": 1}, {"difficulty": 0.5}):
+        other = dataclasses.replace(walk, options=dataclasses.replace(OPTIONS, **changed))
+        assert not np.array_equal(next(iter(other.frames())), next(iter(walk.frames())))
+
+
+def test_samples_are_shuffled_by_seed_and_epoch_and_validated_in_order(made: Walkers) -> None:
+    data = made.open(SHAPE, 0)
+    validation = list(data.batches("validation", 5, 1))
+    assert [len(batch.labels) for batch in validation] == [5, 5, 5, 5, 4]
+    labels = np.concatenate([batch.labels for batch in validation])
+    assert labels.tolist() == [0] * 12 + [1] * 12
+    assert data.sequences("validation").tolist() == np.repeat(np.arange(12), SAMPLES).tolist()
+    images = np.concatenate([batch.images for batch in validation])
+    assert images.shape == (24, *SHAPE) and images.dtype == np.float32
+    assert 0.3 < images.std() < 3
+
+    def order(seed: int, epoch: int) -> list[float]:
+        batches = made.open(SHAPE, seed).batches("train", 6, epoch)
+        return [float(value) for batch in batches for value in batch.images.std(axis=(1, 2, 3))]
+
+    assert len(order(0, 1)) == 12  # of 16; what is left over is dropped
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2) and order(0, 1) != order(1, 1)
+
+
+def test_a_mirror_turns_some_training_samples_and_no_validation_samples(made: Walkers) -> None:
+    plain = made.open(SHAPE, 0)
+    mirrored = Walkers(dataclasses.replace(made._options, mirror=True)).open(SHAPE, 0)
+    turned = 0
+    for one, other in zip(plain.batches("train", 4, 1), mirrored.batches("train", 4, 1), strict=True):
+        for image, maybe in zip(one.images, other.images, strict=True):
+            x, y = image[::2, :, ::-1], image[1::2, :, ::-1]
+            if not np.array_equal(image, maybe):
+                turned += 1
+                np.testing.assert_allclose(maybe[::2], -x, atol=1e-5)
+                np.testing.assert_allclose(maybe[1::2], y, atol=1e-5)
+    assert 3 <= turned <= 13
+    for one, other in zip(plain.batches("validation", 8, 1), mirrored.batches("validation", 8, 1), strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_a_network_of_another_input_is_refused(made: Walkers) -> None:
+    with pytest.raises(DataError, match=r"'walkers' has samples of 50x60x60 and the network takes 1x28x28"):
+        made.open((1, 28, 28), 0)
+
+
+def test_without_a_folder_of_their_own_options_share_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    changes = ({}, {"persons": 3}, {"set_seed": 1}, {"difficulty": 2.0}, {"frames": 40}, {"flow": "farneback"})
+    folders = [Walkers(dataclasses.replace(OPTIONS, **change)).preparation().folder for change in changes]
+    assert len(set(folders)) == len(changes)
+    assert all(os.path.commonpath([folder, tmp_path]) == str(tmp_path) for folder in folders)
+    assert Walkers(dataclasses.replace(OPTIONS, mirror=True)).preparation().folder == folders[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"persons": 1}, "from 2"),
+        ({"frames": 25}, "from 26"),
+        ({"difficulty": -1.0}, "0 to 10"),
+        ({"set_seed": -1}, "0"),
+    ],
+)
+def test_what_makes_no_walkers_is_refused(options: dict[str, float], words: str) -> None:
+    [key] = options
+    with pytest.raises(ConfigError, match=rf"dataset\.{key}=.*{words}"):
+        WalkersOptions(**options)
