@@ -12,13 +12,12 @@ from typing import Any
 from energybench.run.result import Result
 from energybench.study.intervals import Estimate, Sample
 from energybench.study.quantities import Quantity, quantity
+from energybench.study.sameness import decisive
 from energybench.tracking import run_name
 from energybench.tracking.record import flatten
 
-BESIDE = ("seed", "tracking", "sweep", "rerun", "quality", "checkpoint")
-"""What of the configuration makes no other setting: it changes neither what is trained nor what is measured."""
-
-BESIDE_IN_MEASURE = ("lock", "watchdog_s")
+BESIDE = ("seed", "quality", "checkpoint")
+"""What decides something in a run, and yet makes no other setting: neither other training nor other measuring."""
 
 TOLD = ("device", "generation", "engine")
 """Tags that are factors too: what `auto` has found."""
@@ -56,7 +55,7 @@ class Row:
     @property
     def group(self) -> tuple[str, str]:
         """What may be compared with what: never measured with estimated, never one scope with another."""
-        tags = self.results[0].tags
+        tags = (self.finished or self.results)[0].tags  # one that failed early has none
         return tags.get("energy_source", ""), tags.get("energy_scope", "")
 
     @cached_property
@@ -125,11 +124,7 @@ def _setting(result: Result) -> str:
 
 
 def _of_setting(result: Result) -> dict[str, Any]:
-    kept = {key: value for key, value in result.config.items() if key not in BESIDE}
-    measure = kept.get("measure")
-    if isinstance(measure, Mapping):
-        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
-    return kept
+    return decisive(result.config, BESIDE)
 
 
 def _told(result: Result) -> dict[str, str]:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from energybench.devices import CPU
 from energybench.run.preflight import Plan
 from energybench.run.result import Result
 
-BESIDE = {"tracking", "sweep", "rerun"}
+BESIDE = frozenset({"tracking", "sweep", "rerun"})
 """Sections of the configuration that change where a run is recorded or when it runs, and nothing in it."""
 
-BESIDE_IN_MEASURE = {"lock", "watchdog_s"}
+BESIDE_IN_MEASURE = frozenset({"lock", "watchdog_s"})
+
+
+def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """What of a configuration decides what happens in a run, but for the keys `without`."""
+    kept = {key: value for key, value in config.items() if key not in BESIDE and key not in without}
+    measure = kept.get("measure")
+    if isinstance(measure, Mapping):
+        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+    return kept
 
 
 def setting(config: Mapping[str, Any], *, seed: bool) -> str:
     """A digest of all that a configuration decides in a run, with or without its seed."""
-    kept = {key: value for key, value in config.items() if key not in BESIDE and (seed or key != "seed")}
-    measure = kept.get("measure")
-    if isinstance(measure, Mapping):
-        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
-    return _digest(kept)
+    return _digest(decisive(config, () if seed else ("seed",)))
 
 
 def cell_of(plan: Plan, host: str) -> str:
