@@ -113,10 +113,17 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     Raises:
         EnergybenchError: the first cell that is wrong, in one line.
     """
+    try:
+        return _read(arguments, registry)
+    except OmegaConfBaseException as error:  # of Hydra's own node, as `~hydra/sweeper` leaves it
+        raise translate(error, registry) from error
+
+
+def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
     with _hydra():
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
-        directory = _directory(base, multirun, registry)
+        directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         known = not multirun or base.hydra.sweeper.get("_target_") in (BASIC_SWEEPER, SWEEPER)
         if multirun:
             _check_order(arguments.overrides, base)
@@ -130,13 +137,6 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
             with naming_cell(overrides if len(lists) > 1 else ()):
                 cells.append(_cell(arguments, overrides, registry))
     return Command(tuple(cells), multirun, directory, known)
-
-
-def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
-    try:
-        return Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
-    except OmegaConfBaseException as error:
-        raise translate(error, registry) from error
 
 
 def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
@@ -174,7 +174,7 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
         return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry) from error
-    except (ValueError, YAMLError) as error:  # `model=null`, a file that is no YAML: what, but not where
+    except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
         raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
 

@@ -21,6 +21,7 @@ from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
 from energybench.config import Tracking, fit, resolve
 from energybench.console import RunView, console, finished_line
+from energybench.credentials import redact, sealed
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -78,13 +79,12 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     for cell in command.cells:
         with naming_cell(cell.overrides if len(command.cells) > 1 else ()):
             prepare(cell.experiment, machine)
-    options = command.cells[0].experiment.tracking
-    _require_tracking(options)
+    options = _tracking(command)
     sweep = _begin(command, options) if command.multirun else None
     begun = datetime.now().astimezone()
     interrupted = False
     try:
-        interrupted = _hand_to_hydra(argv, command)
+        interrupted = _hand_to_hydra(argv, command, options)
     finally:
         results = _results(command, sweep, begun)
         if sweep is not None:
@@ -96,18 +96,24 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     return EXIT_FAILED if missing or any(result.status != "finished" for result in results) else EXIT_DONE
 
 
-def _require_tracking(options: Tracking) -> None:
+def _tracking(command: Command) -> Tracking:
+    """Where the runs are recorded; raises ConfigError where cells differ in it, or it cannot be used."""
+    options, *others = dict.fromkeys(cell.experiment.tracking for cell in command.cells)
+    if others:
+        raise ConfigError("tracking: it holds for the whole sweep; give one value of each of its keys")
     if options.name == "mlflow":
         state = tracking.available(tracking.resolve_uri(options))
         if not state.ok:
             raise ConfigError(f"tracking=mlflow: {state}")
+    return options
 
 
-def _hand_to_hydra(argv: Sequence[str], command: Command) -> bool:
-    """Lets Hydra call the job for each cell; True if the user interrupted it."""
+def _hand_to_hydra(argv: Sequence[str], command: Command, options: Tracking) -> bool:
+    """Lets Hydra call the job for each cell; True if the user interrupted it. It writes down what it is given."""
     key = "hydra.sweep.dir" if command.multirun else "hydra.run.dir"
     try:
-        call_hydra([*argv, f"{key}='{command.directory}'"], job)
+        with sealed(argv, options.uri) as words:
+            call_hydra([*words, f"{key}='{command.directory}'"], job)
     except KeyboardInterrupt:
         return True
     return False
@@ -134,7 +140,7 @@ def _never_in_the_way(directory: Path) -> Iterator[None]:
 
 def _begin(command: Command, options: Tracking) -> Sweep:
     """The sweep exists on disk, and in the tracker its parent run, before the first cell."""
-    cells = tuple(cell.overrides for cell in command.cells) if command.known else ()
+    cells = tuple(tuple(map(redact, cell.overrides)) for cell in command.cells) if command.known else ()
     sweep = Sweep(new_id(), _sweep_name(command), None, cells)
     if options.name != "none":
         with _never_in_the_way(command.directory):
@@ -223,7 +229,7 @@ def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Swe
 
 def _place(config: DictConfig, sweep: Sweep | None) -> Place:
     hydra = HydraConfig.get()
-    overrides = tuple(tracking.redact(text) for text in hydra.overrides.task)
+    overrides = tuple(redact(text) for text in hydra.overrides.task)
     return Place(
         directory=Path(hydra.runtime.output_dir),
         name=tracking.run_name(_plain(config), overrides),
@@ -265,7 +271,7 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
             out.print(line, markup=False, soft_wrap=True)
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
-        store = f" --uri {options.uri}" if options.uri and tracking.redact(options.uri) == options.uri else ""
+        store = f" --uri {options.uri}" if options.uri and redact(options.uri) == options.uri else ""
         out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energybench.errors import DataError
+from energybench.run.strict import check
 
 FORMAT = 1
 META = "energybench.json"
@@ -76,8 +77,11 @@ def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:
         meta = json.loads(arrays.pop(META).tobytes())
         if meta.pop("format") != FORMAT:
             raise DataError(f"checkpoint {path}: of another format; this release reads format {FORMAT}")
+        check(meta, Progress, "progress")
         return arrays, Progress(**meta)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # of numpy, zipfile, zlib or json, or no memory for what a header claims
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"checkpoint {path}: cannot be read: {reason}; choose another, or checkpoint.resume=null"

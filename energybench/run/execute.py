@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from energybench.config import Experiment, Quality
+from energybench.credentials import redact
 from energybench.errors import reason
 from energybench.power.condition_summary import Summary, Times, summarise
 from energybench.power.condition_summary import flags as condition_flags
@@ -35,7 +36,6 @@ from energybench.run.result import (
     Status,
 )
 from energybench.run.supervisor import Supervisor, View
-from energybench.tracking.store import redact
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
 def internal(error: Exception) -> Failure:
     """The failure that a bug of ours, or a full disk, makes of a run; the traceback goes to standard error."""
     traceback.print_exception(error)
-    return Failure("internal", f"energybench failed, please report it: {type(error).__name__}: {reason(error)}")
+    return Failure("internal", f"energybench failed, please report it: {type(error).__name__}: {redact(reason(error))}")
 
 
 def _clear(directory: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from energybench.config import Experiment
+from energybench.config import Experiment, Tracking
 from energybench.devices import CPU
 from energybench.errors import EnergybenchError, MeterError
 from energybench.power.lock import BusyError, Lock
@@ -183,12 +183,13 @@ class Supervisor:
             self.seen.readings.update(sampler.columns())
 
     def _experiment(self) -> Experiment:
-        """What the workers are told: with `context_s` decided."""
+        """What the workers are told: with `context_s` decided, and nothing of the tracking store."""
         context_s = self._measure.context_s
         if context_s is None:
             measured_gpus = self._plan.scope != CPU and self._measured_channels()
             context_s = min(self._measure.baseline_s, CONTEXT_S) if measured_gpus else 0.0
-        return replace(self._plan.experiment, measure=replace(self._measure, context_s=context_s))
+        measure = replace(self._measure, context_s=context_s)
+        return replace(self._plan.experiment, measure=measure, tracking=Tracking("none"))
 
     def _train(self, stack: ExitStack) -> None:
         groups = self._plan.engine.workers(self._plan.devices)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from energybench.credentials import redact
 from energybench.errors import TrackingError
-from energybench.tracking.store import absolute, artifact_folder, available, is_server, redact, sqlite_path
+from energybench.tracking.store import absolute, artifact_folder, available, is_server, sqlite_path
 
 # The page needs neither a worker per core nor MLflow's job queue, each of which starts processes.
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
