@@ -27,26 +27,38 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from energybench.errors import ConfigError, EnergybenchError
-from energybench.order import SWEEPER, install_sweeper, ordered
+from energybench.grid import GridCell, grid
+from energybench.order import SWEEPER, install_sweeper
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
     from energybench.config import Experiment
+    from energybench.devices import Device
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
 
+NOT_OF_A_CELL = ("hydra.", "rerun=", "sweep.code=", "sweep.dry_run=")
+"""Overrides that say what is to be done with cells, and nothing in one of them."""
+
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a command line."""
+    """One run of a command line.
+
+    Attributes:
+        overrides: of this cell.
+        experiment: what they make.
+        implied: whether the grid over this machine's devices brought it; see `energybench.grid.GridCell`.
+    """
 
     overrides: tuple[str, ...]
     experiment: Experiment
+    implied: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,14 @@ class Command:
         multirun: whether Hydra sweeps.
         directory: where Hydra puts the run, or the sweep.
         known: False where the sweeper chooses its cells itself.
+        goes_on: whether the sweeper takes the cells from the sweep's ledger, and so leaves out those that are done.
     """
 
     cells: tuple[Cell, ...]
     multirun: bool
     directory: Path
     known: bool
+    goes_on: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,26 +138,28 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
-        known = not multirun or base.hydra.sweeper.get("_target_") in (BASIC_SWEEPER, SWEEPER)
+        sweeper = base.hydra.sweeper.get("_target_")
+        known = not multirun or sweeper in (BASIC_SWEEPER, SWEEPER)
         if multirun:
             _check_order(arguments.overrides, base)
-        lists = [list(arguments.overrides)]
+        written = [GridCell(list(arguments.overrides))]
         if multirun and known:
-            lists = _expand(arguments.overrides, base)
+            written = _expand(arguments.overrides, base, registry)
         elif multirun:  # this sweeper chooses its cells as it goes: what they have in common is validated
-            lists = [[text for text in arguments.overrides if not _is_sweep(text)]]
+            written = [GridCell([text for text in arguments.overrides if not _is_sweep(text)])]
         cells = []
-        for overrides in lists:
-            with naming_cell(overrides if len(lists) > 1 else ()):
-                cells.append(_cell(arguments, overrides, registry))
-    return Command(tuple(cells), multirun, directory, known)
+        for one in written:
+            with naming_cell(one.overrides if len(written) > 1 else ()):
+                cells.append(_cell(arguments, one, registry))
+    return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
 
 
-def _cell(arguments: argparse.Namespace, overrides: list[str], registry: Registry) -> Cell:
+def _cell(arguments: argparse.Namespace, written: GridCell, registry: Registry) -> Cell:
     from energybench.config import resolve
 
-    experiment = resolve(_compose(arguments, overrides, registry), registry)
-    return Cell(tuple(override for override in overrides if not override.startswith("hydra.")), experiment)
+    experiment = resolve(_compose(arguments, written.overrides, registry), registry)
+    kept = (override for override in written.overrides if not override.startswith(NOT_OF_A_CELL))
+    return Cell(tuple(kept), experiment, written.implied)
 
 
 @contextmanager
@@ -185,18 +201,25 @@ def _is_sweep(text: str) -> bool:
         raise ConfigError(f"{text!r} is no override: {_line(error)}; write key=value") from error
 
 
-def _expand(overrides: Sequence[str], base: DictConfig) -> list[list[str]]:
-    """The overrides of every cell, as the sweeper makes them: its own parameters, then the command line."""
+def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> list[GridCell]:
+    """Every cell, as the sweeper makes them: its own parameters, then the command line."""
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
     parsed = OverridesParser.create().parse_overrides(texts)
-    return ordered(parsed, base.hydra.sweeper.get("shuffle"))
+    over_devices = OmegaConf.select(base, "sweep.devices") is not None
+    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
+
+
+def _gpus(registry: Registry) -> Sequence[Device]:
+    from energybench.run.preflight import Machine
+
+    return Machine(registry).gpus
 
 
 def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
     """Raises ConfigError where `sweep.shuffle` would be passed over."""
     for text in overrides:
-        if text.startswith("sweep.") and _is_sweep(text):
+        if text.startswith(("sweep.", "rerun=")) and _is_sweep(text):
             raise ConfigError(f"{text}: it holds for the whole sweep; give one value")
     shuffle = OmegaConf.select(base, "sweep.shuffle")
     if shuffle is not None and base.hydra.sweeper.get("_target_") != SWEEPER:

@@ -254,18 +254,35 @@ class Quality:
         _require(not unknown, "quality.ignore", self.ignore, f"names among {', '.join(FLAGS)}")
 
 
+DEVICE_AXES = ("all",)
+CODES = ("same", "any")
+RERUNS = ("failed", "all")
+
+
 @dataclass(frozen=True)
-class Order:
-    """The order of a sweep's cells.
+class SweepOptions:
+    """How the cells of a sweep are chosen, ordered and found again (docs/study.md).
 
     Attributes:
-        shuffle: a seed by which they are shuffled; null: as written.
+        name: what the sweep is called; null: after what varies in it.
+        devices: all: the grid also runs over every generation of GPU here, each from one card to all of them, or what
+            `gpu` and `gpu.count` leave of that; null: `gpu` and `gpu.count` say it.
+        shuffle: a seed by which the cells are shuffled; null: as written.
+        code: whose finished cells are not run again: same, of the same code; any, whatever the code.
+        dry_run: true: the cells are listed, and nothing is run or written.
     """
 
+    name: str | None = None
+    devices: str | None = None
     shuffle: int | None = None
+    code: str = "same"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
+        _require(self.name is None or bool(self.name), "sweep.name", self.name, "a name, or null")
+        _require(self.devices in (None, *DEVICE_AXES), "sweep.devices", self.devices, "all, or null")
         _require(self.shuffle is None or self.shuffle >= 0, "sweep.shuffle", self.shuffle, "a whole number, or null")
+        _require(self.code in CODES, "sweep.code", self.code, f"one of {', '.join(CODES)}")
 
 
 @dataclass(frozen=True)
@@ -291,6 +308,7 @@ class Experiment:
         batch: samples a step, in all over the devices.
         seed: of weights, order of samples and augmentation.
         precision: fp32 | tf32 | bf16 | fp16; an engine may lack some.
+        rerun: which cells of an earlier sweep in the same folder are run again: failed | all; null: unfinished ones.
         training, budget, measure, quality, sweep, checkpoint, tracking: see their classes.
     """
 
@@ -302,11 +320,12 @@ class Experiment:
     batch: int
     seed: int
     precision: str
+    rerun: str | None
     training: Training
     budget: Budget
     measure: Measurement
     quality: Quality
-    sweep: Order
+    sweep: SweepOptions
     checkpoint: Checkpoint
     tracking: Tracking
 
@@ -329,7 +348,7 @@ SECTIONS: dict[str, Any] = {
     "budget": Budget,
     "measure": Measurement,
     "quality": Quality,
-    "sweep": Order,
+    "sweep": SweepOptions,
     "checkpoint": Checkpoint,
     "tracking": Tracking,
 }
@@ -343,9 +362,11 @@ class _Numbers:
     batch: int = 64
     seed: int = 0
     precision: str = "fp32"
+    rerun: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+        _require(self.rerun in (None, *RERUNS), "rerun", self.rerun, f"one of {', '.join(RERUNS)}, or null")
         _require(self.batch > 0, "batch", self.batch, "a whole number above 0")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -53,12 +53,26 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class RunView:
-    """Shows one run: rewrites one line on a terminal, prints a line now and then elsewhere."""
+class Remainder(Protocol):
+    """Knows what is left of a sweep."""
 
-    def __init__(self, out: Console, label: str) -> None:
+    def left(self) -> object:
+        """What is left now; its text is shown."""
+
+
+class RunView:
+    """Shows one run: rewrites one line on a terminal, prints a line now and then elsewhere.
+
+    Args:
+        out: where to.
+        label: what the run is called.
+        sweep: knows what is left of the sweep it is in, for a second line on a terminal; None outside a sweep.
+    """
+
+    def __init__(self, out: Console, label: str, sweep: Remainder | None = None) -> None:
         self._out = out
         self._label = label
+        self._sweep = sweep
         self._live = Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else None
         self._phase = ""
         self._printed_s = 0.0
@@ -78,7 +92,8 @@ class RunView:
         """See energybench.run.supervisor.View."""
         line = moment_line(self._label, moment)
         if self._live:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+            lines = [line] if self._sweep is None else [line, str(self._sweep.left())]
+            self._live.update(Text("\n".join(lines), overflow="ellipsis", no_wrap=True))
             return
         now = time.monotonic()
         if moment.phase != self._phase or now - self._printed_s >= PLAIN_PERIOD_S:

@@ -39,22 +39,30 @@ def complete(uri: str) -> str:
     return known if known and redact(known) == uri else uri
 
 
+def without_credentials(overrides: Sequence[str], uri: str | None) -> list[str]:
+    """Overrides that no longer hold the credentials of the tracking address that they, or a file, compose to."""
+    if uri is None or redact(uri) == uri:
+        return list(overrides)
+    kept = [redact(word) if word.lstrip("+").startswith("tracking") else word for word in overrides]
+    return [*kept, f"tracking.uri='{redact(uri)}'"]
+
+
 @contextmanager
 def sealed(arguments: Sequence[str], uri: str | None) -> Iterator[list[str]]:
-    """Command-line arguments that no longer hold the credentials of `uri`, for as long as the environment does.
+    """A command line without the credentials of the tracking address, for as long as the environment holds them.
 
     Args:
         arguments: overrides and flags, as a user gave them.
-        uri: the tracking address they were composed to, from a file perhaps; None: none.
+        uri: the tracking address they were composed to; None: none.
     """
+    words = without_credentials(arguments, uri)
     if uri is None or redact(uri) == uri:
-        yield list(arguments)
+        yield words
         return
     known = os.environ.get(URI_VARIABLE)
     os.environ[URI_VARIABLE] = uri
     try:
-        kept = [redact(word) if word.lstrip("+").startswith("tracking") else word for word in arguments]
-        yield [*kept, f"tracking.uri='{redact(uri)}'"]
+        yield words
     finally:
         if known is None:
             del os.environ[URI_VARIABLE]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +22,33 @@ from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
 from energybench.config import Tracking, fit, resolve
 from energybench.console import RunView, console, finished_line
-from energybench.credentials import redact, sealed
+from energybench.credentials import redact, sealed, without_credentials
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     ConfigError,
+    DataError,
+    DeviceError,
     EnergybenchError,
     TrackingError,
 )
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute, failed, internal, new_id
-from energybench.run.preflight import Machine, prepare
+from energybench.run.preflight import Machine, Plan, prepare
 from energybench.run.result import RESULT_FILE, Failure, Result
+from energybench.study.forecast import Forecaster
+from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, told
+from energybench.study.listing import cells_table
+from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
-
-SWEEP_FILE = "sweep.json"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What the cells of a sweep share; written into the sweep's folder before the first of them starts.
-
-    Attributes:
-        sweep_id: unique for ever.
-        name: readable.
-        tracking_run_id: the tracker's parent run; None where there is none.
-        cells: the overrides of every cell, in the order in which they run; empty where the sweeper chooses as it goes.
-    """
-
-    sweep_id: str
-    name: str
-    tracking_run_id: str | None
-    cells: tuple[tuple[str, ...], ...] = ()
-
-    def write(self, directory: Path) -> None:
-        """Into `directory`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / SWEEP_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, directory: Path) -> Sweep:
-        """From `directory`."""
-        return cls(**json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8")))
 
 
 def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     """Runs every cell, shows the results and says how it went.
+
+    A sweep in a folder that holds an earlier one goes on with it: cells that are done are not run again.
 
     Returns:
         0 all finished; 1 a run failed; 130 interrupted.
@@ -75,29 +56,81 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     Raises:
         EnergybenchError: a cell cannot be run here; nothing has been started.
     """
-    machine = Machine(registry)
+    command, plans, left_out = _planned(command, Machine(registry))
+    options = command.cells[0].experiment
+    if options.sweep.dry_run:
+        _dry_run(command, plans, left_out)
+        return EXIT_DONE
+    _require_tracking(command)
+    if not command.multirun:
+        return _run_one(argv, command)
+    with held(command.directory):
+        return _run_sweep(argv, command, plans, left_out)
+
+
+def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], Counter[str]]:
+    """Every cell that can run here with its plan, and why others of a grid over the devices here cannot."""
+    cells, plans, left_out = [], [], Counter[str]()
     for cell in command.cells:
         with naming_cell(cell.overrides if len(command.cells) > 1 else ()):
-            prepare(cell.experiment, machine)
-    options = _tracking(command)
-    sweep = _begin(command, options) if command.multirun else None
+            try:
+                plans.append(prepare(cell.experiment, machine))
+            except DeviceError as error:
+                if not cell.implied:
+                    raise
+                left_out[str(error)] += 1
+                continue
+        cells.append(cell)
+    if not cells:
+        raise DeviceError(f"no cell of this sweep can run here: {next(iter(left_out))}")
+    return replace(command, cells=tuple(cells)), plans, left_out
+
+
+def _run_one(argv: Sequence[str], command: Command) -> int:
     begun = datetime.now().astimezone()
+    interrupted, results = False, []
+    try:
+        interrupted = _hand_to_hydra(argv, command, job)
+    finally:
+        found = _results(command.directory.glob(RESULT_FILE))
+        results = [result for result in found if datetime.fromisoformat(result.started_at) >= begun]
+        _show(results, command)
+    return _exit_code(results, interrupted, len(command.cells))
+
+
+def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> int:
+    sweep, tasks = _begin(command, plans)
+    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=platform.node())
+    for line in [*_left_out_lines(left_out), *_going_on_lines(sweep, tasks, forecaster)]:
+        console().print(line, markup=False, soft_wrap=True)
+    progress = Progress(tasks, forecaster) if command.known else None
     interrupted = False
     try:
-        interrupted = _hand_to_hydra(argv, command, options)
+        if sweep.queue or not command.known:
+            interrupted = _hand_to_hydra(argv, command, partial(job, progress=progress))
     finally:
-        results = _results(command, sweep, begun)
-        if sweep is not None:
-            _end(sweep, command.directory, options, results)
-        _show(results, command, options)
+        numbers = {str(task.number) for task in tasks}
+        found = [
+            (path.parent.name, result)
+            for path in command.directory.rglob(RESULT_FILE)
+            for result in _results([path])
+            if result.sweep_id == sweep.sweep_id
+        ]
+        _end(sweep, command, [result for _, result in found])
+        results = _in_order(result for name, result in found if name in numbers or not command.known)
+        _show(results, command)
+    return _exit_code(results, interrupted, len(command.cells) if command.known else 0)
+
+
+def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int:
     if interrupted or any(result.status == "interrupted" for result in results):
         return EXIT_INTERRUPTED
-    missing = command.known and len(results) < len(command.cells)
+    missing = len(results) < wanted
     return EXIT_FAILED if missing or any(result.status != "finished" for result in results) else EXIT_DONE
 
 
-def _tracking(command: Command) -> Tracking:
-    """Where the runs are recorded; raises ConfigError where cells differ in it, or it cannot be used."""
+def _require_tracking(command: Command) -> None:
+    """Raises ConfigError where cells differ in where they are recorded, or runs cannot be recorded there."""
     options, *others = dict.fromkeys(cell.experiment.tracking for cell in command.cells)
     if others:
         raise ConfigError("tracking: it holds for the whole sweep; give one value of each of its keys")
@@ -105,15 +138,14 @@ def _tracking(command: Command) -> Tracking:
         state = tracking.available(tracking.resolve_uri(options))
         if not state.ok:
             raise ConfigError(f"tracking=mlflow: {state}")
-    return options
 
 
-def _hand_to_hydra(argv: Sequence[str], command: Command, options: Tracking) -> bool:
+def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictConfig], None]) -> bool:
     """Lets Hydra call the job for each cell; True if the user interrupted it. It writes down what it is given."""
     key = "hydra.sweep.dir" if command.multirun else "hydra.run.dir"
     try:
-        with sealed(argv, options.uri) as words:
-            call_hydra([*words, f"{key}='{command.directory}'"], job)
+        with sealed(argv, command.cells[0].experiment.tracking.uri) as words:
+            call_hydra([*words, f"{key}='{command.directory}'"], task)
     except KeyboardInterrupt:
         return True
     return False
@@ -138,16 +170,63 @@ def _never_in_the_way(directory: Path) -> Iterator[None]:
         print(f"energybench: warning: {error}; later: energybench sync {directory}", file=sys.stderr)
 
 
-def _begin(command: Command, options: Tracking) -> Sweep:
-    """The sweep exists on disk, and in the tracker its parent run, before the first cell."""
-    cells = tuple(tuple(map(redact, cell.overrides)) for cell in command.cells) if command.known else ()
-    sweep = Sweep(new_id(), _sweep_name(command), None, cells)
-    if options.name != "none":
-        with _never_in_the_way(command.directory):
-            parent = _connected(options).begin_sweep(sweep.sweep_id, sweep.name)
-            sweep = replace(sweep, tracking_run_id=parent)
-    sweep.write(command.directory)
-    return sweep
+def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
+    """The sweep exists on disk, and in the tracker its parent run, before the first cell; or is that of before."""
+    directory, options = command.directory, command.cells[0].experiment
+    name = options.sweep.name or _sweep_name(command)
+    earlier = (directory / SWEEP_FILE).exists()
+    if earlier and command.known and not command.goes_on:
+        raise ConfigError(
+            f"{directory}: there is a sweep in it, and this sweeper cannot go on with it; use hydra/sweeper=ordered, "
+            "or another hydra.sweep.dir"
+        )
+    sweep = Sweep.read(directory) if earlier else Sweep(new_id(), name, None)
+    tasks: list[Task] = []
+    if command.known:
+        host, uri = platform.node(), options.tracking.uri
+        cells = [tuple(without_credentials(cell.overrides, uri)) for cell in command.cells]
+        sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
+        tasks = [task(plan, number, directory) for plan, number in zip(plans, numbers, strict=True)]
+        sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
+    if options.tracking.name != "none":
+        with _never_in_the_way(directory):
+            sweep = replace(sweep, tracking_run_id=_parent(sweep, tasks, options.tracking, directory))
+    sweep.write(directory)
+    return sweep, tasks
+
+
+def _parent(sweep: Sweep, tasks: Sequence[Task], options: Tracking, directory: Path) -> str:
+    """The tracker's parent run; what an earlier end kept from being recorded below it is recorded now."""
+    tracker = _connected(options)
+    parent = tracker.begin_sweep(sweep.sweep_id, sweep.name)
+    standing = [(one.number, one.result) for one in tasks if one.result is not None]
+    recorded = tracker.recorded(parent) if standing else set()
+    for number, result in standing:
+        if result.run_id not in recorded:
+            tracker.deliver(result, directory / str(number))
+    return parent
+
+
+def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    return [f"left out: {count} cell{'s' if count > 1 else ''}: {why}" for why, count in left_out.items()]
+
+
+def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster) -> list[str]:
+    """What a sweep that goes on found, and what it makes of it; nothing of one that begins."""
+    states = Counter(one.state for one in tasks)
+    whys = Counter(one.why for one in tasks if one.why)
+    others = len(sweep.cells) - len(tasks)
+    if not (states[DONE] or states[FAILED] or whys or (tasks and others)):
+        return []
+    lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
+    if states[FAILED]:
+        lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
+    lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
+    if any(why.startswith("other code") for why in whys):
+        lines.append("to keep results of other code: sweep.code=any")
+    if others:
+        lines.append(f"cells of other settings or boards in this folder, which are left as they are: {others}")
+    return [*lines, str(left(tasks, forecaster))] if sweep.queue else lines
 
 
 def _sweep_name(command: Command) -> str:
@@ -161,16 +240,17 @@ def _sweep_name(command: Command) -> str:
     return " ".join([",".join(models), *varying])
 
 
-def _end(sweep: Sweep, directory: Path, options: Tracking, results: Sequence[Result]) -> None:
+def _end(sweep: Sweep, command: Command, results: Sequence[Result]) -> None:
     if sweep.tracking_run_id is not None:
-        with _never_in_the_way(directory):
-            _connected(options).end_sweep(sweep.tracking_run_id, [result.status for result in results])
+        with _never_in_the_way(command.directory):
+            tracker = _connected(command.cells[0].experiment.tracking)
+            tracker.end_sweep(sweep.tracking_run_id, [result.status for result in results])
 
 
 class Recorder:
     """Records one run in the tracker, if there is one; a store that fails is a warning."""
 
-    def __init__(self, options: Tracking, place: Place, run_id: str, parent: str | None) -> None:
+    def __init__(self, options: Tracking, place: Place, run_id: str, sweep: Sweep | None, cell: str | None) -> None:
         self._options = options
         self._directory = place.directory
         self._mlflow_run_id: str | None = None
@@ -179,7 +259,7 @@ class Recorder:
             return
         with _never_in_the_way(place.directory):
             tracker = _connected(options)
-            self._mlflow_run_id = tracker.begin(run_id, place.name, parent)
+            self._mlflow_run_id = tracker.begin(run_id, place.name, sweep.tracking_run_id if sweep else None, cell)
             self.where = tracker.where(self._mlflow_run_id)
 
     def finish(self, result: Result) -> None:
@@ -194,12 +274,25 @@ class Recorder:
                 tracker.finish(result, self._directory, self._mlflow_run_id)
 
 
-def job(config: DictConfig) -> None:
+def job(config: DictConfig, progress: Progress | None = None) -> None:
     """One cell. It never raises for what goes wrong in it, so Hydra goes on to the next; an interrupt is passed on."""
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-    place, out = _place(config, sweep), console()
-    label = place.name if sweep is None else f"{hydra.job.num}: {place.name}"
+    number = int(hydra.job.num) if sweep is not None else 0
+    place, out = _place(config, sweep, progress), console()
+    label = place.name if sweep is None else f"{progress.label(number) if progress else number}: {place.name}"
+    result = _run_cell(config, place, sweep, number, RunView(out, label, progress))
+    out.print(finished_line(label, result), markup=False, soft_wrap=True)
+    if progress is not None:
+        progress.ended(number, result)
+        if progress.left().cells and result.status != "interrupted":
+            out.print(str(progress.left()), markup=False, soft_wrap=True)
+    if result.status == "interrupted":
+        raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
+
+
+def _run_cell(config: DictConfig, place: Place, sweep: Sweep | None, number: int, view: RunView) -> Result:
+    cell = sweep.keys[number] if sweep is not None and number < len(sweep.keys) else None
     try:
         registry = Registry()
         experiment = resolve(config, registry)
@@ -207,33 +300,31 @@ def job(config: DictConfig) -> None:
     except Exception as error:
         known = isinstance(error, EnergybenchError)
         result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
-        _record_refusal(config, place, result, sweep)
-        out.print(finished_line(label, result), markup=False, soft_wrap=True)
-        return
+        _record_refusal(config, place, result, sweep, cell)
+        return result
     run_id = new_id()
-    recorder = Recorder(experiment.tracking, place, run_id, sweep.tracking_run_id if sweep else None)
-    with RunView(out, label) as view:
+    recorder = Recorder(experiment.tracking, place, run_id, sweep, cell)
+    with view:
         result = execute(plan, replace(place, tracking=recorder.where), view, run_id)
     recorder.finish(result)
-    out.print(finished_line(label, result), markup=False, soft_wrap=True)
-    if result.status == "interrupted":
-        raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
+    return result
 
 
-def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None) -> None:
+def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None, cell: str | None) -> None:
     """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
     with suppress(EnergybenchError):
         options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
-        Recorder(options, place, result.run_id, sweep.tracking_run_id if sweep else None).finish(result)
+        Recorder(options, place, result.run_id, sweep, cell).finish(result)
 
 
-def _place(config: DictConfig, sweep: Sweep | None) -> Place:
+def _place(config: DictConfig, sweep: Sweep | None, progress: Progress | None) -> Place:
     hydra = HydraConfig.get()
     overrides = tuple(redact(text) for text in hydra.overrides.task)
+    named = told(overrides, sweep.cells if sweep else ())
     return Place(
         directory=Path(hydra.runtime.output_dir),
-        name=tracking.run_name(_plain(config), overrides),
-        follows=sweep is not None and hydra.job.num > 0,
+        name=tracking.run_name(_plain(config), named),
+        follows=sweep is not None and (progress.follows(hydra.job.num) if progress else hydra.job.num > 0),
         overrides=overrides,
         sweep_id=sweep.sweep_id if sweep else None,
         sweep_name=sweep.name if sweep else None,
@@ -246,24 +337,24 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _results(command: Command, sweep: Sweep | None, begun: datetime) -> list[Result]:
-    """The results of this command, in the order in which they were started; its folder may hold others' too."""
-    found = command.directory.rglob(RESULT_FILE) if sweep else command.directory.glob(RESULT_FILE)
-    ours = []
-    for path in found:
+def _results(paths: Iterable[Path]) -> list[Result]:
+    """The results in these files, in the order in which they were started."""
+    found = []
+    for path in paths:
         try:
-            result = Result.read(path)
+            found.append(Result.read(path))
         except EnergybenchError as error:
             print(f"energybench: warning: {error}; left out", file=sys.stderr)
-            continue
-        if result.sweep_id == sweep.sweep_id if sweep else datetime.fromisoformat(result.started_at) >= begun:
-            ours.append(result)
-    return sorted(ours, key=lambda result: result.started_at)
+    return _in_order(found)
 
 
-def _show(results: Sequence[Result], command: Command, options: Tracking) -> None:
+def _in_order(results: Iterable[Result]) -> list[Result]:
+    return sorted(results, key=lambda result: result.started_at)
+
+
+def _show(results: Sequence[Result], command: Command) -> None:
     """The table, what it allows to be said, and where to look further."""
-    out = console()
+    out, options = console(), command.cells[0].experiment.tracking
     if results:
         out.print()
         out.print(table(results) if command.multirun else details(results[0]))
@@ -273,6 +364,39 @@ def _show(results: Sequence[Result], command: Command, options: Tracking) -> Non
     if options.name != "none" and results:
         store = f" --uri {options.uri}" if options.uri and redact(options.uri) == options.uri else ""
         out.print(f"compare runs in the browser: {_python()} -m energybench ui{store}", markup=False, soft_wrap=True)
+
+
+def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> None:
+    """Lists the cells, how each stands and what it will take; writes nothing."""
+    directory, host = command.directory, platform.node()
+    numbers: list[int | None] = [None] * len(plans)
+    if command.multirun and (directory / SWEEP_FILE).exists():
+        sweep = Sweep.read(directory)
+        _, found = sweep.numbered([cell.overrides for cell in command.cells], [cell_of(plan, host) for plan in plans])
+        numbers = [number if number < len(sweep.cells) else None for number in found]
+    tasks = [task(plan, number, directory) for plan, number in zip(plans, numbers, strict=True)]
+    out, forecaster = console(), Forecaster(_earlier(directory), host=host)
+    out.print(cells_table(list(zip(_names(command), tasks, strict=True)), forecaster))
+    states = Counter(one.state for one in tasks)
+    out.print(f"{len(tasks)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    remainder = left(tasks, forecaster)
+    for line in [*([str(remainder)] if remainder.cells else []), *_left_out_lines(left_out)]:
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _names(command: Command) -> list[str]:
+    cells = [cell.overrides for cell in command.cells]
+    return [tracking.run_name(cell.experiment.to_json(), told(cell.overrides, cells)) for cell in command.cells]
+
+
+def _earlier(directory: Path) -> list[Result]:
+    """Results that may tell what a sweep takes: those of its folder, and of the folder of all runs that it is in."""
+    root = directory if directory.is_absolute() else Path(directory.parts[0])
+    found = []
+    for path in root.rglob(RESULT_FILE):
+        with suppress(DataError):  # whoever wants that result itself is told
+            found.append(Result.read(path))
+    return found
 
 
 def _python() -> str:

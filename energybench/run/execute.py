@@ -142,7 +142,7 @@ def _result(
         epochs=epochs(phases, scope),
         tags=tags,
         conditions={name: summary.to_json() for name, summary in summaries.items()},
-        provenance=provenance(plan.boards, sessions, seen.environment),
+        provenance=provenance(plan.boards, sessions, seen.environment) | {"code": plan.code},
         overrides=place.overrides,
         sweep_id=place.sweep_id,
         sweep_name=place.sweep_name,

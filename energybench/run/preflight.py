@@ -18,7 +18,8 @@ from energybench.errors import ConfigError, DataError, DeviceError, MeterError
 from energybench.power import identity
 from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session
-from energybench.registry import Registry
+from energybench.registry import Entry, Registry
+from energybench.run.code import code_of
 from energybench.run.engine import Engine
 
 OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
@@ -102,6 +103,7 @@ class Plan:
         devices: one a context or process; the CPU may stand there several times.
         engine: the light side of the engine.
         meters: the first covers the devices that train; the others read what stands beside them.
+        entries: the registered parts it is made of.
     """
 
     experiment: Experiment
@@ -110,6 +112,12 @@ class Plan:
     devices: tuple[Device, ...]
     engine: Engine
     meters: tuple[NamedMeter, ...]
+    entries: tuple[Entry, ...] = ()
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """What identifies the code that a run of it is made by; see `energybench.run.code`."""
+        return code_of(self.entries, self.engine.check().detail)
 
     @property
     def scope(self) -> str:
@@ -155,7 +163,17 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
     _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
     light.validate(experiment, devices)
-    return Plan(replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters))
+    return Plan(
+        replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters),
+        _entries(experiment, engine, meters, registry),
+    )  # fmt: skip
+
+
+def _entries(
+    experiment: Experiment, engine: Part, meters: Sequence[NamedMeter], registry: Registry
+) -> tuple[Entry, ...]:
+    names = {"model": experiment.model.name, "dataset": experiment.dataset.name, "engine": engine.name}
+    return tuple(registry.get(kind, name) for kind, name in [*names.items(), ("meter", meters[0].name)])
 
 
 def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
@@ -163,7 +181,7 @@ def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[De
     if batch % count:
         near = f"{batch // count * count or count} or {(batch // count + 1) * count}"
         parts = f" x training.accumulate={experiment.training.accumulate}" if experiment.training.accumulate > 1 else ""
-        raise ConfigError(
+        raise DeviceError(
             f"batch={batch} does not divide over {len(devices)} devices{parts}; use {near}, or another gpu.count"
         )
     if batch > info.train_images:

@@ -14,6 +14,8 @@ from energybench.run.result import Result
 
 RUN_TAG = "energybench.run_id"
 SWEEP_TAG = "energybench.sweep_id"
+CELL_TAG = "energybench.cell"
+SUPERSEDED_TAG = "energybench.superseded"
 COMPLETE_TAG = "energybench.complete"
 FAILURE_TAG = "energybench.failure"
 PARENT_TAG = "mlflow.parentRunId"

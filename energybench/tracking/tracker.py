@@ -14,7 +14,7 @@ from energybench.credentials import redact
 from energybench.run.result import RESULT_FILE, Result, Status
 from energybench.tracking import record
 from energybench.tracking.folder import locked, staged, sweep_folder
-from energybench.tracking.record import COMPLETE_TAG, PARENT_TAG, RUN_TAG, SWEEP_TAG
+from energybench.tracking.record import CELL_TAG, COMPLETE_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
 from energybench.tracking.store import artifact_location, load, tracking_errors
 
 # One call takes 1000 values in all, of which 100 parameters and 100 tags.
@@ -71,13 +71,17 @@ class MlflowTracker:
             self._log(self._client.get_run(run_id), texts, record.flatten(params or {}), [])
         return run_id
 
-    def begin(self, run_id: str, name: str, parent: str | None = None) -> str:
+    def begin(self, run_id: str, name: str, parent: str | None = None, cell: str | None = None) -> str:
         """Creates the MLflow run of a run that starts now, or attaches to MLFLOW_RUN_ID.
+
+        A run of the same cell that was begun and whose process died before it recorded anything is taken over; one that
+        is complete keeps what it has and is marked as superseded.
 
         Args:
             run_id: the result's run id.
             name: what the run is called, see `run_name`.
             parent: what `begin_sweep` returned; None outside a sweep.
+            cell: identifies the cell within the sweep; None where it is none that may be run again.
 
         Returns:
             The MLflow run id, for `finish` and `Result.tracking`.
@@ -86,7 +90,39 @@ class MlflowTracker:
         with tracking_errors(self.uri, "begin the run"):
             if parent is None:
                 return self._attach_or_create(texts)
-            return self._create(texts, parent)
+            if cell is None:
+                return self._create(texts, parent)
+            return self._begin_cell(texts | {CELL_TAG: cell}, parent)
+
+    def _begin_cell(self, tags: dict[str, str], parent: str) -> str:
+        begun = None
+        for run in self._below(parent, f"tags.`{CELL_TAG}` = '{tags[CELL_TAG]}'"):
+            if run.data.tags.get(COMPLETE_TAG) != "true":
+                begun = run
+            elif SUPERSEDED_TAG not in run.data.tags:
+                self._client.set_tag(run.info.run_id, SUPERSEDED_TAG, "true")
+        if begun is None:
+            return self._create(tags, parent)
+        self._client.update_run(begun.info.run_id, status="RUNNING")
+        self._log(begun, tags, {}, [])
+        return str(begun.info.run_id)
+
+    def recorded(self, parent: str) -> set[str]:
+        """The result run ids of every run below a sweep's parent that is recorded wholly."""
+        with tracking_errors(self.uri, "look for the sweep's runs"):
+            found = self._below(parent, f"tags.`{COMPLETE_TAG}` = 'true'")
+            return {run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags}
+
+    def _below(self, parent: str, condition: str) -> Iterator[Any]:
+        """The active runs below a parent that meet a further condition."""
+        experiment, token = self._client.get_run(parent).info.experiment_id, None
+        while True:
+            query = f"tags.`{PARENT_TAG}` = '{parent}' and {condition}"
+            page = self._client.search_runs([experiment], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def finish(self, result: Result, directory: Path, mlflow_run_id: str) -> None:
         """Records everything of a run that has ended and gives it its status.

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from energybench.architecture import Shape
 from energybench.availability import Availability
-from energybench.dataset import Dataset, DatasetInfo
+from energybench.dataset import Dataset, DatasetInfo, Split
 from energybench.errors import ConfigError
 from energybench.hookspecs import Register
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SAMPLES = 1797
 CLASSES = 10
@@ -30,15 +35,20 @@ class DigitsOptions:
 
     Attributes:
         validation_images: samples held out for validation.
+        train_images: the first so many of the others to train on; None: all.
     """
 
     validation_images: int = 360
+    train_images: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_images < SAMPLES:
             raise ConfigError(
                 f"dataset.validation_images={self.validation_images}: give a number from 0 to {SAMPLES - 1}"
             )
+        rest = SAMPLES - self.validation_images
+        if self.train_images is not None and not 1 <= self.train_images <= rest:
+            raise ConfigError(f"dataset.train_images={self.train_images}: give a number from 1 to {rest}, or null")
 
 
 class Digits:
@@ -46,6 +56,8 @@ class Digits:
 
     def __init__(self, options: DigitsOptions) -> None:
         self._held_out = options.validation_images
+        rest = SAMPLES - self._held_out
+        self._trained = rest if options.train_images is None else options.train_images
 
     def check(self) -> Availability:
         """scikit-learn carries them."""
@@ -55,7 +67,7 @@ class Digits:
 
     def info(self) -> DatasetInfo:
         """See DatasetPlugin."""
-        return DatasetInfo(CLASSES, True, SAMPLES - self._held_out, self._held_out)
+        return DatasetInfo(CLASSES, True, self._trained, self._held_out)
 
     def open(self, input_shape: Shape, seed: int) -> Dataset:
         """Samples scaled to 0...1 and brought to `input_shape`."""
@@ -65,13 +77,13 @@ class Digits:
         from energybench.arrays import ArrayDataset, fit_images
 
         digits = load_digits()
-        images = fit_images((digits.images[:, None] / BRIGHTEST).astype(np.float32), input_shape, "digits")
+        images = (digits.images[:, None] / BRIGHTEST).astype(np.float32)
         labels = digits.target.astype(np.int64)
         order = np.random.default_rng(SPLIT_SEED).permutation(SAMPLES)
-        train, held_out = order[self._held_out :], order[: self._held_out]
-        return ArrayDataset(
-            {"train": (images[train], labels[train]), "validation": (images[held_out], labels[held_out])}, seed
-        )
+        train, held_out = order[self._held_out :][: self._trained], order[: self._held_out]
+        splits: dict[Split, NDArray[np.int64]] = {"train": train, "validation": held_out}
+        fitted = {split: fit_images(images[chosen], input_shape, "digits") for split, chosen in splits.items()}
+        return ArrayDataset({split: (fitted[split], labels[chosen]) for split, chosen in splits.items()}, seed)
 
 
 def energybench_register_datasets(register: Register) -> None:

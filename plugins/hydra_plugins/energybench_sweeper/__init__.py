@@ -1,29 +1,54 @@
-"""Hydra's basic sweeper with the cells in an order of ours. Hydra takes sweepers from this namespace alone."""
+"""Hydra's basic sweeper with the cells of the sweep's ledger. Hydra takes sweepers from this namespace alone."""
 
 from __future__ import annotations
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from energybench.order import ordered
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
 
 
 class OrderedSweeper(BasicSweeper):
-    """Hands the launcher the cells in their order: a job's number and folder tell its place in it.
+    """Hands the launcher the cells that the ledger says are to run, in its order, each at the number of its folder.
 
     Args:
         max_batch_size, params: as of the basic sweeper.
-        shuffle: seed of the order; None: as written.
+        shuffle: seed of the order; None: as written. The ledger's order is by it.
     """
 
     def __init__(
         self, max_batch_size: int | None, params: dict[str, str] | None = None, shuffle: int | None = None
     ) -> None:
         super().__init__(max_batch_size, params)
-        self._shuffle = shuffle
 
-    def split_arguments(  # type: ignore[override]  # static there, and called as a method
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """The cells in batches of `max_batch_size`; None: all in one."""
-        return list(self.split_overrides_to_chunks(ordered(overrides, self._shuffle), max_batch_size))
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs the ledger's queue; what earlier attempts at a cell left is set aside just before it runs."""
+        from energybench.study.ledger import Sweep, set_aside
+
+        assert self.config is not None and self.launcher is not None
+        directory = Path(self.config.hydra.sweep.dir)
+        ledger = Sweep.read(directory)
+        OmegaConf.save(self.config, directory / "multirun.yaml")
+        returned = []
+        for numbers in self._batches(ledger.queue):
+            for number in numbers:
+                set_aside(directory, number)
+            cells = [list(ledger.cells[number]) for number in numbers]
+            returned.append(self.launcher.launch(cells, initial_job_idx=numbers[0]))
+            _ = [job.return_value for job in returned[-1]]  # raises what a job raised
+        return returned
+
+    def _batches(self, queue: Sequence[int]) -> Iterator[list[int]]:
+        """Rising numbers without a gap, as a launcher numbers its jobs; one by one where it runs them so anyway."""
+        limit = 1 if isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(queue)
+        batch: list[int] = []
+        for number in queue:
+            if batch and (number != batch[-1] + 1 or len(batch) == limit):
+                yield batch
+                batch = []
+            batch.append(number)
+        if batch:
+            yield batch

@@ -1,0 +1,74 @@
+"""Which code a run is of: so that a study that goes on can tell results of the same code from others.
+
+Only what may change a number counts. Comments, docstrings and layout do not, nor does what shows and records results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType
+
+import energybench
+from energybench.registry import Entry
+
+NOT_IN_A_NUMBER = ("study", "testing", "tracking")
+"""Folders of energybench whose code sees results and makes none."""
+
+
+def code_of(entries: Iterable[Entry], framework: str) -> dict[str, str]:
+    """What identifies the code of a run: names -> versions and digests.
+
+    Args:
+        entries: the registered parts that the run is made of.
+        framework: the engine's own words on what is installed.
+    """
+    core = Path(energybench.__file__).parent
+    files = [path for path in core.rglob("*.py") if path.relative_to(core).parts[0] not in NOT_IN_A_NUMBER]
+    found = {"energybench": energybench.__version__, "core": _digest(tuple(sorted(files))), "framework": framework}
+    return found | {f"{entry.kind} {entry.name}": f"{entry.owner} {_digest(_files(entry))}" for entry in entries}
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs, a line each: 'core', 'framework torch 2.6 -> torch 2.7', ..."""
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return [_change(key, before.get(key, "?"), now.get(key, "?")) for key in keys]
+
+
+def _change(key: str, before: str, now: str) -> str:
+    """A version is told; a digest would say nothing."""
+    return f"{key} {before} -> {now}" if key in ("energybench", "framework") else f"code of {key}"
+
+
+def _files(entry: Entry) -> tuple[Path, ...]:
+    """The module that made a part, and where it stands in a package, its neighbours: they share what they do."""
+    source = getattr(sys.modules.get(entry.factory.__module__), "__file__", None)
+    if source is None:
+        return ()
+    path = Path(source)
+    return tuple(sorted(path.parent.glob("*.py"))) if (path.parent / "__init__.py").exists() else (path,)
+
+
+@lru_cache
+def _digest(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        # optimize=2 leaves docstrings out; comments and line numbers are in no part that is looked at.
+        _add(digest, compile(path.read_bytes(), path.name, "exec", dont_inherit=True, optimize=2))
+    return digest.hexdigest()[:12]
+
+
+def _add(digest: hashlib._Hash, code: CodeType) -> None:
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add(digest, constant)
+        else:
+            # A set's order is other in every process.
+            steady = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+            digest.update(repr(steady).encode())

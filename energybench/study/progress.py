@@ -1,0 +1,148 @@
+"""How far a sweep is: which of its cells are done, which are to run, and what these will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from energybench.console import duration
+from energybench.errors import DataError
+from energybench.run.code import changes
+from energybench.run.preflight import Plan
+from energybench.run.result import RESULT_FILE, Result
+from energybench.study.forecast import Forecaster
+
+DONE, FAILED, TO_RUN = "done", "failed", "to run"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell of a sweep, and how it stands.
+
+    Attributes:
+        plan: what is run.
+        number: of its folder; None where it has none yet.
+        state: done | failed | to run.
+        why: of a cell that is to run though it was begun before: why.
+        result: of the earlier run that stands; None where it is to run.
+    """
+
+    plan: Plan
+    number: int | None
+    state: str
+    why: str = ""
+    result: Result | None = None
+
+    @property
+    def to_run(self) -> bool:
+        """Whether it is to run."""
+        return self.state == TO_RUN
+
+
+def task(plan: Plan, number: int | None, directory: Path) -> Task:
+    """How a cell stands, by what lies in its folder."""
+    folder = None if number is None else directory / str(number)
+    if folder is None or not folder.exists():
+        return Task(plan, number, TO_RUN)
+    if not (folder / RESULT_FILE).exists():
+        return Task(plan, number, TO_RUN, "cut short")
+    try:
+        result = Result.read(folder)
+    except DataError as error:
+        return Task(plan, number, TO_RUN, f"its result cannot be read: {error}")
+    return _judged(plan, number, result)
+
+
+def _judged(plan: Plan, number: int | None, result: Result) -> Task:
+    rerun = plan.experiment.rerun
+    if result.status == "interrupted":
+        return Task(plan, number, TO_RUN, "interrupted")
+    if rerun == "all":
+        return Task(plan, number, TO_RUN, "rerun=all")
+    if result.status == "failed":
+        return Task(plan, number, TO_RUN, "rerun=failed") if rerun else Task(plan, number, FAILED, "", result)
+    changed = [] if plan.experiment.sweep.code == "any" else _changed(plan, result)
+    if changed:
+        return Task(plan, number, TO_RUN, f"other code: {', '.join(changed)}")
+    return Task(plan, number, DONE, "", result)
+
+
+def _changed(plan: Plan, result: Result) -> list[str]:
+    before = result.provenance.get("code")
+    return changes(before if isinstance(before, Mapping) else {}, plan.code)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a sweep.
+
+    Attributes:
+        cells: that have not ended.
+        time_s: what those of them take that can be told, seconds.
+        energy_j: of training, likewise.
+        untold: cells of which nothing can be told.
+    """
+
+    cells: int
+    time_s: float
+    energy_j: float
+    untold: int
+
+    def __str__(self) -> str:
+        """'9 cells left | about 12 min 30 s, 4.2 kJ'; where it is told of some of them only, it says of how many."""
+        cells = f"{self.cells} cell{'s' if self.cells != 1 else ''} left"
+        if self.untold == self.cells:
+            return cells
+        energy = f", {joules(self.energy_j)}" if self.energy_j else ""
+        some = f" for {self.cells - self.untold} of them" if self.untold else ""
+        return f"{cells} | about {duration(self.time_s)}{energy}{some}"
+
+
+class Progress:
+    """A sweep while it runs."""
+
+    def __init__(self, tasks: Sequence[Task], forecaster: Forecaster) -> None:
+        self._forecaster = forecaster
+        self._waiting = {task.number: task for task in tasks if task.to_run}
+        self._cells = len(tasks)
+        self._first = next(iter(self._waiting), None)
+        self._begun_s = time.monotonic()
+
+    def follows(self, number: int) -> bool:
+        """Whether another cell of this command ran before this one."""
+        return number != self._first
+
+    def label(self, number: int) -> str:
+        """'cell 4 of 12': the one that runs now, of all."""
+        self._begun_s = time.monotonic()
+        return f"cell {self._cells - len(self._waiting) + 1} of {self._cells}"
+
+    def ended(self, number: int, result: Result) -> None:
+        """A cell has come to an end, whichever."""
+        self._waiting.pop(number, None)
+        self._forecaster.add(result)
+        self._begun_s = time.monotonic()
+
+    def left(self) -> Left:
+        """What is left, the cell that runs now with what remains of it."""
+        found = left(list(self._waiting.values()), self._forecaster)
+        spent_s = min(time.monotonic() - self._begun_s, found.time_s)
+        return Left(found.cells, found.time_s - spent_s, found.energy_j, found.untold)
+
+
+def left(tasks: Sequence[Task], forecaster: Forecaster) -> Left:
+    """What the tasks that are to run take."""
+    waiting = [task for task in tasks if task.to_run]
+    told = [found for task in waiting if (found := forecaster.of(task.plan)) is not None]
+    time_s, energy_j = sum(found.time_s for found in told), sum(found.energy_j or 0.0 for found in told)
+    return Left(len(waiting), time_s, energy_j, len(waiting) - len(told))
+
+
+def joules(energy_j: float) -> str:
+    """'850 J', '4.2 kJ', '3.1 MJ'."""
+    for scale, unit in ((1e6, "MJ"), (1e3, "kJ")):
+        if energy_j >= scale:
+            return f"{energy_j / scale:,.1f} {unit}"
+    return f"{energy_j:,.0f} J"

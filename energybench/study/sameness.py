@@ -1,0 +1,54 @@
+"""What makes two runs repeats of one setting, one cell of a study, or neither."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from energybench.devices import CPU
+from energybench.run.preflight import Plan
+from energybench.run.result import Result
+
+BESIDE = {"tracking", "sweep", "rerun"}
+"""Sections of the configuration that change where a run is recorded or when it runs, and nothing in it."""
+
+BESIDE_IN_MEASURE = {"lock", "watchdog_s"}
+
+
+def setting(config: Mapping[str, Any], *, seed: bool) -> str:
+    """A digest of all that a configuration decides in a run, with or without its seed."""
+    kept = {key: value for key, value in config.items() if key not in BESIDE and (seed or key != "seed")}
+    measure = kept.get("measure")
+    if isinstance(measure, Mapping):
+        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+    return _digest(kept)
+
+
+def cell_of(plan: Plan, host: str) -> str:
+    """What identifies the cell that a plan is: its setting, its seed and the boards it runs on."""
+    return _digest([setting(plan.experiment.to_json(), seed=True), boards_of(plan, host)])
+
+
+def boards_of(plan: Plan, host: str) -> str:
+    """What identifies the boards of a plan."""
+    return _boards(host, (device.to_json() for device in plan.boards), len(plan.devices))
+
+
+def boards_of_result(result: Result) -> str:
+    """The same of a run that has been."""
+    devices = result.provenance.get("devices", [])
+    gpu = result.config.get("gpu")
+    count = gpu.get("count") if isinstance(gpu, Mapping) else None
+    return _boards(str(result.provenance.get("host")), devices, count if isinstance(count, int) else len(devices))
+
+
+def _boards(host: str, devices: Iterable[Mapping[str, Any]], count: int) -> str:
+    """A GPU is known by its UUID wherever it is; a CPU has none, so it is that of its host."""
+    known = sorted(f"{CPU} of {host}" if device.get("kind") == CPU else str(device.get("uuid")) for device in devices)
+    return f"{count} x {', '.join(known)}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
