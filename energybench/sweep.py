@@ -187,7 +187,11 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
         cells = [tuple(without_credentials(cell.overrides, uri)) for cell in command.cells]
         sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
         tasks = [task(plan, number, directory) for plan, number in zip(plans, numbers, strict=True)]
-        sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
+        sweep = replace(
+            sweep,
+            queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run),
+            going_on=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.goes_on),
+        )
     if options.tracking.name != "none":
         with _never_in_the_way(directory):
             sweep = replace(sweep, tracking_run_id=_parent(sweep, tasks, options.tracking, directory))
@@ -214,14 +218,17 @@ def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
 def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster) -> list[str]:
     """What a sweep that goes on found, and what it makes of it; nothing of one that begins."""
     states = Counter(one.state for one in tasks)
-    whys = Counter(one.why for one in tasks if one.why)
+    whys = Counter(one.why for one in tasks if one.why and not one.goes_on)
+    resumed = sum(one.goes_on for one in tasks)
     others = len(sweep.cells) - len(tasks)
-    if not (states[DONE] or states[FAILED] or whys or (tasks and others)):
+    if not (states[DONE] or states[FAILED] or whys or resumed or (tasks and others)):
         return []
     lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
     if states[FAILED]:
         lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
     lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
+    if resumed:
+        lines.append(f"going on from their checkpoints: {resumed}")
     if any(why.startswith("other code") for why in whys):
         lines.append("to keep results of other code: sweep.code=any")
     if others:

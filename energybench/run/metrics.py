@@ -13,6 +13,7 @@ TRAIN = "train"
 VALIDATE = "validate"
 IDLE = "idle"
 CONTEXT = "context"
+CHECKPOINT = "checkpoint"
 COVERAGE_FACTOR = 2
 """k of an expanded uncertainty, about 95 % (GUM 6.2)."""
 
@@ -191,8 +192,8 @@ def epochs(phases: Sequence[Phase], scope: Sequence[str]) -> tuple[dict[str, flo
     """One mapping a completed training epoch: its metrics and those of the validation that followed, for series."""
     series = []
     for number in sorted({phase.epoch for phase in phases if phase.epoch is not None}):
-        trained = [phase for phase in phases if phase.epoch == number and phase.name == TRAIN and phase.complete]
-        if not trained:
+        trained = [phase for phase in phases if phase.epoch == number and phase.name == TRAIN]
+        if not trained or not trained[-1].complete or "unfinished" in trained[-1].values:
             continue
         row: dict[str, float | None] = {"epoch": float(number), **_basic(trained, scope)}
         row["loss"] = trained[-1].values.get("loss")

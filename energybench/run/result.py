@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -91,12 +92,33 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", ...
+            "disk", "quality", "config", ...
         message: one line for the user: what happened and what to do.
     """
 
     kind: str
     message: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An earlier attempt at a run, from whose checkpoint it went on.
+
+    Attributes:
+        run_id: of its own result; empty where nothing is known of it.
+        failure: why it ended.
+        started_at: as of a result.
+        ended_at: as of a result; of one whose supervisor was killed, when it was last known to run.
+        scope: names of its channels that energy_j adds up.
+        phases: in order of their start.
+    """
+
+    run_id: str
+    failure: Failure
+    started_at: str
+    ended_at: str
+    scope: tuple[str, ...]
+    phases: tuple[Phase, ...]
 
 
 @dataclass(frozen=True)
@@ -110,8 +132,8 @@ class Result:
         config: the resolved configuration.
         started_at: start, ISO 8601 with offset (wall clock; for people, never for arithmetic).
         ended_at: end, likewise.
-        phases: in order of their start.
-        metrics: contract names -> values; a value that does not exist is absent.
+        phases: in order of their start; of the last attempt.
+        metrics: of all attempts together; contract names -> values; a value that does not exist is absent.
         epochs: one mapping a completed epoch: "epoch" and its metrics, for series.
         tags: energy_source, energy_scope, meter, engine, quality, tdp_source, ...
         conditions: channel -> temperature, clocks, limits and what else was told of the card; what was not is absent.
@@ -120,6 +142,8 @@ class Result:
         sweep_id: identifies the sweep the run belongs to, or None.
         sweep_name: readable name of the sweep, or None.
         tracking: where it was recorded: {"run_id": ..., "uri": ...}; empty if nowhere yet.
+        scope: names of the channels that energy_j adds up.
+        attempts: earlier ones, from whose checkpoint it went on; oldest first.
     """
 
     run_id: str
@@ -138,6 +162,8 @@ class Result:
     sweep_id: str | None = None
     sweep_name: str | None = None
     tracking: dict[str, str] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     def to_json(self) -> str:
         """As JSON text, schema version first."""
@@ -163,15 +189,19 @@ class Result:
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"result: not a result of energybench: {error}") from error
 
-    def write(self, directory: Path) -> Path:
+    def write(self, directory: Path, name: str = RESULT_FILE) -> Path:
         """Writes result.json into `directory`, whole or not at all."""
-        path = directory / RESULT_FILE
+        path = directory / name
         partial = path.with_suffix(".json.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(self.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(self.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
         return path
 
     @classmethod
@@ -202,18 +232,27 @@ def _check(data: dict[str, Any]) -> None:
 
 
 def _build(data: dict[str, Any]) -> Result:
-    failure = data.pop("failure")
-    phases = tuple(
-        Phase(**{**phase, "channels": {name: _energy(energy) for name, energy in phase["channels"].items()}})
-        for phase in data.pop("phases")
-    )
-    epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
+    failure, lists = data.pop("failure"), ("epochs", "overrides", "scope")
+    rest: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in data.items()}
     return Result(
-        failure=None if failure is None else Failure(**failure),
-        phases=phases,
-        epochs=epochs,
-        overrides=overrides,
-        **data,
+        **{
+            **rest,
+            "failure": None if failure is None else Failure(**failure),
+            "phases": _phases(data["phases"]),
+            "attempts": tuple(map(_attempt, data.get("attempts", ()))),
+        }
+    )
+
+
+def _attempt(data: dict[str, Any]) -> Attempt:
+    parts = {"failure": Failure(**data["failure"]), "scope": tuple(data["scope"]), "phases": _phases(data["phases"])}
+    return Attempt(**{**data, **parts})
+
+
+def _phases(data: list[dict[str, Any]]) -> tuple[Phase, ...]:
+    return tuple(
+        Phase(**{**phase, "channels": {name: _energy(energy) for name, energy in phase["channels"].items()}})
+        for phase in data
     )
 
 
