@@ -129,7 +129,7 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     """
     try:
         return _read(arguments, registry)
-    except OmegaConfBaseException as error:  # of Hydra's own node, as `~hydra/sweeper` leaves it
+    except (HydraException, OmegaConfBaseException) as error:  # of the sweeper, of Hydra's own node
         raise translate(error, registry) from error
 
 

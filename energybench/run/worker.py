@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -110,7 +111,8 @@ def main() -> int:
     try:
         values = Loop(assignment, events).run()
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # its file may be on the disk that is full
+            traceback.print_exc()
         events.emit("failed", text={"kind": failure_kind(error), "message": _message(error)})
         return 1
     events.emit("done", values=values)

@@ -27,10 +27,9 @@ COMMAND += ["engine.step_s=0.02", "measure.baseline_s=0", "measure.warmup_steps=
 
 def _plain(text: str) -> str:
     """What is the same in every run: no folders, no numbers that are measured."""
-    text = re.sub(r"/\S*?/(?=[\w*.-]+\b)", "…/", " ".join(text.split()))
-    return re.sub(r"\b\d+\.\d+( [KMG]i?B)?\b", "N", re.sub(r"process \d+ of \w+", "process N of USER", text)).replace(
-        "|", "/"
-    )
+    text = re.sub(r"/\S*/", "…/", " ".join(text.split()))
+    text = re.sub(r"process \d+ of \w+, run '[^']*'", "process N of USER, run NAME", text)
+    return re.sub(r"\b\d+\.\d+( [KMG]i?B)?\b", "N", text).replace("|", "/")
 
 
 @pytest.fixture
