@@ -133,7 +133,7 @@ def internal(error: Exception) -> Failure:
 def _clear(directory: Path) -> None:
     """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
     directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES):
+    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, "*.partial"):
         for old in directory.glob(pattern):
             old.unlink()
 

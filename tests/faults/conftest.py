@@ -19,7 +19,7 @@ from standin_runs import left
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 WRITES = os.environ.get("ENERGYBENCH_FAULTS") == "write"
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 COMMAND = ["gpu=pascal", "meter=scripted", "engine=standin", "dataset=tiny", "tracking=none", "batch=8"]
 COMMAND += ["engine.step_s=0.02", "measure.baseline_s=0", "measure.warmup_steps=0", "measure.context_s=0"]
@@ -49,8 +49,9 @@ def row():
 
 
 def files(folder: Path) -> str:
-    """What lies in a run's folder, Hydra's own aside."""
-    found = (path.name for path in folder.iterdir() if path.name != ".hydra" and not path.name.startswith("worker-"))
+    """What lies in a run's folder; without Hydra's own, logs, and what a killed process was just writing."""
+    beside = (".hydra", "worker-*", "*.partial")
+    found = (path.name for path in folder.iterdir() if not any(path.match(pattern) for pattern in beside))
     return ", ".join(sorted(found))
 
 

@@ -7,7 +7,7 @@ import resource
 import subprocess
 
 import pytest
-from conftest import files, said, until
+from conftest import PATIENCE_S, files, said, until
 from standin_runs import planned
 from views import Silent
 
@@ -51,7 +51,7 @@ def test_a_disk_that_fills_while_a_run_goes_on(disk, start, ended, row, tmp_path
     process = start("hydra.run.dir=disk/mine", "checkpoint.every_epochs=1", "budget.epochs=1000")
     until(said, tmp_path, '"checkpoint"', 2)
     fill(folder)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, "Traceback" in err) == (1, False)
     result = Result.read(folder / "mine")
     assert result.failure.kind == "disk"
@@ -94,7 +94,7 @@ def test_a_trace_that_is_cut_in_the_middle_of_a_write(start, ended, row, tmp_pat
     process = start(*words)
     until(said, tmp_path, '"train"')
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, "Traceback" in err) == (1, False)
     result = Result.read(tmp_path / "mine")
     assert result.failure.kind == "disk"

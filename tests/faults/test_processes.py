@@ -6,7 +6,7 @@ import json
 
 import psutil
 import pytest
-from conftest import SIGKILL, SIGTERM, files, said, until, worker_of
+from conftest import PATIENCE_S, SIGKILL, SIGTERM, files, said, until, worker_of
 from standin_runs import planned
 from views import Silent
 
@@ -29,7 +29,7 @@ IN_THE_RUN = {
 def test_in_a_worker(tmp_path, row, fault):
     mode, kind = IN_THE_RUN[fault]
     options = {
-        "checkpoint": {"every_epochs": 1, "resume": "auto"}, "epochs": 3, "at_step": 12, "measure": {"watchdog_s": 2.0},
+        "checkpoint": {"every_epochs": 1, "resume": "auto"}, "epochs": 3, "at_step": 12, "measure": {"watchdog_s": 10.0},
     }  # fmt: skip
     failed = execute(planned(mode=mode, **options), Place(tmp_path), Silent())
     assert failed.failure.kind == kind
@@ -82,7 +82,7 @@ def test_a_scheduler_takes_the_machine(tmp_path, start, ended, row):
     process = start(*words)
     until(said, tmp_path, '"progress"')
     process.send_signal(SIGTERM)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, "Traceback" in err) == (130, False)
     first = Result.read(tmp_path / "mine")
     assert first.status == "interrupted"
@@ -121,7 +121,7 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
     process = start(*words)
     until(said, tmp_path, '"progress"')
     process.send_signal(SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     code, out = ended(*words)
     assert code == 0
     assert "going on from their checkpoints: 1" in out
@@ -138,7 +138,7 @@ def test_two_commands_on_one_card(tmp_path, start, ended, row):
     refused = Result.read(tmp_path / "other")
     assert refused.failure.kind == "busy"
     process.send_signal(SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     code, _ = ended("hydra.run.dir=other", "budget.epochs=1")
     assert code == 0
     row(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import said, until
+from conftest import PATIENCE_S, said, until
 from standin_runs import planned
 from views import Silent
 
@@ -22,20 +22,31 @@ from energybench.testing.server import GPU_IS_LOST, UNKNOWN
 WALL_CLOCK = Path(__file__).parents[1] / "fakes" / "wall_clock.c"
 AGE_S = 10.0
 
-FROM_S, TO_S, END_S = AGE_S + 8.0, AGE_S + 9.5, AGE_S + 11.0
-FAULTS = {
-    "driver fails for a while": {"failures": (Failure("*", UNKNOWN, FROM_S, TO_S),)},
-    "driver fails for good": {"failures": (Failure("*", UNKNOWN, FROM_S),)},
-    "card falls off the bus": {"failures": (Failure("*", GPU_IS_LOST, FROM_S),)},
-    "energy counter begins again": {"counter": CounterSensor(resets_s=(FROM_S,))},
-}
+
+def faults(from_s):
+    """A card with each fault, which begins so many seconds after the server did."""
+    return {
+        "driver fails for a while": {"failures": (Failure("*", UNKNOWN, from_s, from_s + 1.5),)},
+        "driver fails for good": {"failures": (Failure("*", UNKNOWN, from_s),)},
+        "card falls off the bus": {"failures": (Failure("*", GPU_IS_LOST, from_s),)},
+        "energy counter begins again": {"counter": CounterSensor(resets_s=(from_s,))},
+    }
+
+
+def start_s(folder):
+    """How long it takes here, now, until a run trains."""
+    begun_ns = time.monotonic_ns()
+    result = execute(planned(epochs=1), Place(folder), Silent())
+    return (next(phase.start_ns for phase in result.phases if phase.name == "train") - begun_ns) / 1e9
 
 
 @pytest.mark.usefixtures("fakes")
 def test_a_driver(fake_nvml, tmp_path, row):  # noqa: F811
     """Four cards, a fault each, in one training that lasts until all of them are over."""
-    fake_nvml(Server(tuple(volta(constant(200.0), **fault) for fault in FAULTS.values())), AGE_S)
-    until_s = time.monotonic() + END_S - AGE_S
+    from_s = AGE_S + max(4.0, 3 * start_s(tmp_path / "before"))
+    cards = faults(from_s)
+    fake_nvml(Server(tuple(volta(constant(200.0), **fault) for fault in cards.values())), AGE_S)
+    until_s = time.monotonic() + from_s + 3.0 - AGE_S
     plan = planned(gpu={"name": "volta", "count": 4}, meter={"name": "nvml"}, epochs=1, until_s=until_s)
     result = execute(plan, Place(tmp_path), Silent())
     assert result.status == "finished"  # training takes no harm
@@ -44,12 +55,12 @@ def test_a_driver(fake_nvml, tmp_path, row):  # noqa: F811
     statuses = {}
     for (channel, _), columns in read_trace(tmp_path / "power.parquet")[0].items():
         statuses.setdefault(channel, set()).update(set(columns.statuses) - {"ok"})
-    for number, fault in enumerate(FAULTS):
+    for number, fault in enumerate(cards):
         channel = f"gpu.{number}"
         energy = trained.channels[channel]
         assert energy.energy_j == pytest.approx(200.0 * trained.time_s * energy.coverage, rel=0.05)
-        reset = "counter" in FAULTS[fault]
-        assert (energy.coverage > 0.9) == reset
+        reset = "counter" in cards[fault]
+        assert (energy.coverage > 0.99) == reset
         assert bool(statuses.get(channel)) != reset
         row(
             fault,
@@ -69,8 +80,8 @@ def test_the_wall_clock_is_set(start, tmp_path, row):
     process = start("hydra.run.dir=mine", "budget.epochs=3", "dataset.images=400", environment=environment)
     until(said, tmp_path, '"progress"')
     step.write_text("-86400")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, "Traceback" in err) == (0, False)
     result = Result.read(tmp_path / "mine")
     assert result.started_at > result.ended_at  # people read the wall clock, arithmetic does not
     assert result.metrics["time_s"] < time.monotonic() - begun
