@@ -28,9 +28,8 @@ IN_THE_RUN = {
 @pytest.mark.usefixtures("fakes")
 def test_in_a_worker(tmp_path, row, fault):
     mode, kind = IN_THE_RUN[fault]
-    options = {
-        "checkpoint": {"every_epochs": 1, "resume": "auto"}, "epochs": 3, "at_step": 12, "measure": {"watchdog_s": 10.0},
-    }  # fmt: skip
+    checkpoint = {"every_epochs": 1, "resume": "auto"}
+    options = {"checkpoint": checkpoint, "epochs": 3, "at_step": 12, "measure": {"watchdog_s": 10.0}}
     failed = execute(planned(mode=mode, **options), Place(tmp_path), Silent())
     assert failed.failure.kind == kind
     energy_j = failed.metrics["energy_j"]
