@@ -115,7 +115,7 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
         "hydra.sweep.dir=mine",
         "checkpoint.resume=auto",
         "budget.epochs=1",
-        "dataset.images=400",
+        "dataset.images=1600",
     ]
     process = start(*words)
     until(said, tmp_path, '"progress"')
@@ -126,7 +126,7 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
     assert "going on from their checkpoints: 1" in out
     first, second = (Result.read(tmp_path / "mine" / number) for number in "01")
     assert (len(first.attempts), len(second.attempts)) == (1, 0)
-    assert first.metrics["images"] == second.metrics["images"] == 400
+    assert first.metrics["images"] == second.metrics["images"] == 1600
 
 
 def test_two_commands_on_one_card(tmp_path, start, ended, row):
