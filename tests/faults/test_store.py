@@ -46,7 +46,7 @@ def delivered(tmp_path):
 
 
 def warning(said):
-    return next(line for line in said.splitlines() if "warning" in line)
+    return next(line for line in said.splitlines() if "warning: tracking" in line)
 
 
 WORDS = ["hydra.run.dir=mine", "budget.epochs=1", "tracking=mlflow", "tracking.uri=sqlite:///mlflow.db"]
