@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 CONFIDENCE = 0.95
@@ -46,32 +47,40 @@ class Sample:
     common_u: float = 0.0
     boards: frozenset[tuple[str, str]] = frozenset()
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Arithmetic mean."""
         return math.fsum(self.values) / len(self.values)
 
-    @property
+    @cached_property
     def scatter(self) -> float | None:
         """Variance of the mean as the repeats show it; None of one run (GUM 4.2.3)."""
-        count = len(self.values)
+        count, mean = len(self.values), self.mean
         if count < 2:
             return None
-        return math.fsum((value - self.mean) ** 2 for value in self.values) / (count - 1) / count
+        return math.fsum((value - mean) ** 2 for value in self.values) / (count - 1) / count
 
-    @property
+    @cached_property
     def meter(self) -> float:
         """Variance of the mean that the meter's independent part makes."""
         return math.fsum(u * u for u in self.independent_u) / len(self.values) ** 2
 
     def log(self) -> Sample:
         """The same of the natural logarithms: a ratio becomes a difference. The values must be above 0."""
+        return self._log
+
+    @cached_property
+    def _log(self) -> Sample:
         relative = tuple(u / value for u, value in zip(self.independent_u, self.values, strict=True))
         logs = tuple(math.log(value) for value in self.values)
         return Sample(logs, relative, self.common_u / self.mean, self.boards)
 
     def estimate(self) -> Estimate:
         """Mean and interval for comparing on the same boards."""
+        return self._estimate
+
+    @cached_property
+    def _estimate(self) -> Estimate:
         return Estimate(self.mean, interval(self.values, self.independent_u), len(self.values))
 
 

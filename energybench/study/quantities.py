@@ -45,15 +45,17 @@ class Quantity:
 
     def independent_u(self, result: Result) -> float:
         """Standard uncertainty of the part that is other in every run; 0 for what no meter reads."""
-        return self._uncertainty(result, *_energy_uncertainty(result, self.name)[:1])
+        return self._uncertainty(result, 0)
 
     def common_u(self, result: Result) -> float:
         """Standard uncertainty of the part that is the same in every run on one board; 0 for what no meter reads."""
-        return self._uncertainty(result, *_energy_uncertainty(result, self.name)[1:])
+        return self._uncertainty(result, 1)
 
-    def _uncertainty(self, result: Result, relative: float) -> float:
+    def _uncertainty(self, result: Result, part: int) -> float:
         value = self.of(result) if self.energy_power else None
-        return 0.0 if value is None else abs(value) * relative * abs(self.energy_power)
+        if value is None:
+            return 0.0
+        return abs(value) * _energy_uncertainty(result, self.name)[part] * abs(self.energy_power)
 
 
 def _energy_uncertainty(result: Result, name: str) -> tuple[float, float]:
