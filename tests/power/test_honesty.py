@@ -13,12 +13,15 @@ from energybench.testing import PRESETS, constant, linear, simulation, square, s
 START_NS = 10**12
 LENGTH_S = 75.0
 WINDOWS_S = (0.05, 0.2, 1.0, 5.0, 60.0)
+LATE_S = 0.005
+"""Standard deviation of how late a card's sensors tell the power, drawn for each recording."""
+
 GPU = Channel("gpu.0", "gpu", "GPU-1")
 
 
 def source(name, **keys):
     quantity = "energy_j" if name == "counter" else "power_w"
-    return Source("gpu.0", name, quantity, resolution=1e-3, **keys)
+    return Source("gpu.0", name, quantity, resolution=1e-3, time_uncertainty_s=LATE_S, **keys)
 
 
 COUNTER = source("counter", period_s=0.097, update_s=0.1)
@@ -76,7 +79,8 @@ def measured(name, turns, seed=0, gain_u=0.0):
         gain = 1 + chance.gauss(0, gain_u)
         for curve in loads(chance):
             card = card_of(name, curve, gain, chance)
-            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS, seed=turn)
+            late_ns = round(chance.gauss(0, LATE_S) * 1e9)
+            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS + late_ns, seed=turn)
             line = Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
             for mean_s, start_s, end_s in windows(chance):
                 found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
