@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energybench.power.calibration import corrected
-from energybench.power.fusion import filled, ranked, shape_for, shaped
+from energybench.power.fusion import doubted, filled, ranked, shape_for, shaped
 from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
@@ -218,9 +218,20 @@ def _fused(known: list[_Known]) -> Course:
     fine = shape_for(sources[0], sources[1:])
     if fine is not None and known[0].updates.located:
         fused = shaped(fused, known[sources.index(fine)].course)
+    elif len(fused.cells.start_ns) and known[0].updates.located:
+        for other in known[1:]:
+            fused = _contradicted(fused, other)
     for other in known[1:]:
         fused = filled(fused, other.course)
     return fused
+
+
+def _contradicted(total: Course, other: _Known) -> Course:
+    """`total` with the doubt that the means of another source cast on how its cells are drawn."""
+    source, found = other.source, other.updates
+    if not (source.quantity == "power_w" and found.located and source.averaging_s and source.lag_s is None):
+        return total
+    return doubted(total, found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns)
 
 
 def _pace_j2(known: _Known, window: _Window) -> float:
