@@ -85,7 +85,8 @@ class Timeline:
         - what is always the same of the doubt about when the updates were, the sources' `time_uncertainty_s` above all:
           the root mean square of what the window gains or loses when it is moved by that doubt, to and fro. It is much
           where the power jumps at a window's edges, as that of a burst does, and nothing where it is steady. Where an
-          edge cuts a cell, the power there may be D x sqrt((x^3 + (1 - x)^3) / 3) from what is drawn;
+          edge cuts a cell, the power there may be D x sqrt((x^3 + (1 - x)^3) / 3) from what is drawn; two edges of one
+          cell, y - x of it apart, may differ by D x sqrt(y - x);
         - each edge's own part of that doubt, times the power there; of a counter whose updates could not be located,
           energy of the interval / sqrt(12), and the same of the read's length and of the resolution (rectangular
           distributions, GUM 4.3.7);
@@ -396,12 +397,16 @@ class _Line:
         # A window moved beyond the readings has lost them, which says nothing of its power.
         told = [one for one in moved if one[2] == covered_ns] or moved
         apart_j2 = sum((one[0] - energy_j) ** 2 for one in told) / len(told)
-        return apart_j2 + by_s**2 * sum(self._power_w2(edge_ns) for edge_ns in (start_ns, end_ns))
+        return apart_j2 + by_s**2 * self._powers_w2(start_ns, end_ns)
 
-    def _power_w2(self, time_ns: int) -> float:
-        """Variance of the power at an instant, by what its cell may hide."""
-        cell, share = self._cell(time_ns)
-        return 0.0 if cell is None else float(self._cells.course_w[cell]) ** 2 * (share**3 + (1 - share) ** 3) / 3
+    def _powers_w2(self, start_ns: int, end_ns: int) -> float:
+        """Variance of the difference of the powers at the two edges, by what their cells may hide."""
+        first, x = self._cell(start_ns)
+        last, y = self._cell(end_ns)
+        if first is not None and first == last:
+            return float(self._cells.course_w[first]) ** 2 * (y - x)
+        ends = [(cell, share) for cell, share in ((first, x), (last, y)) if cell is not None]
+        return sum(float(self._cells.course_w[cell]) ** 2 * (at**3 + (1 - at) ** 3) / 3 for cell, at in ends)
 
     def _course_j2(self, cell: int, share: float) -> float:
         length_s = float(self._cells.end_ns[cell] - self._cells.start_ns[cell]) / 1e9

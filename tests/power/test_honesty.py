@@ -137,6 +137,20 @@ def test_the_beat_of_the_sensor_is_found(sensor):
     assert np.median(beats) == pytest.approx(SENSORS[name][0].update_s, rel=0.002)
 
 
+def test_another_field_tells_that_the_power_jumps_within_a_tick():
+    """Ticks of 100 ms are all alike under such squares; what an A100's power field sees of each is not."""
+    chance, inside = random.Random(7), []
+    for _ in range(20):
+        load = square(60, 300, chance.uniform(0.03, 0.15), chance.uniform(0.3, 0.7), chance.random())
+        card = card_of("ampere_a100", load, 1.0, chance)
+        columns = simulation.readings(card, SENSORS["ampere_a100"], LENGTH_S, START_NS)
+        line = Timeline(GPU, SENSORS["ampere_a100"], columns)
+        for _, start_s, end_s in windows(chance):
+            found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
+            inside.append(abs(found.energy_j - load.energy_j(start_s, end_s)) <= 2 * found.independent_u_j)
+    assert 0.85 <= np.mean(inside) <= 0.995
+
+
 def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_recordings():
     """What it counted is divided by the time between its updates, which a few seconds tell to a few thousandths."""
     chance, inside = random.Random(5), []

@@ -33,8 +33,8 @@ LATE_S = 0.005
 
 An H100 (driver 580) told single bursts of load 4 to 8 ms late (docs/results/h100_meter.md): anything from 0 to 8 ms is
 8 ms / sqrt(3) from no delay, root mean square. It is one card, so the delay is a doubt and not taken off. Of other
-generations nobody has published it (the rise times of SC'24 are those of the means and the low-pass), so it is assumed to
-be the same.
+generations nobody has published it (the rise times of SC'24 are those of the means and of the low-pass), so it is
+assumed to be the same.
 """
 
 
