@@ -9,8 +9,8 @@
    drawn at random, as bursts that keep time with the counter's ticks would flatter everyone. Beside it Zeus's window.
 3. Training with the meter on against off, in turn.
 
-real_meter.json has the start and end of every burst, and power.N.parquet the readings, both by CLOCK_MONOTONIC: how late
-a card tells its power can be fitted to them.
+real_meter.json has the start and end of every burst, power.N.parquet the readings, both by CLOCK_MONOTONIC: how late a
+card tells its power can be fitted to them.
 
 Each card that is named runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
 NVIDIA card with an energy counter (Volta or newer) and torch; `--load none` tries everything else without.

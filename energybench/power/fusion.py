@@ -84,7 +84,8 @@ def doubted(total: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Cour
 
     A load that changes in the rhythm of the cells makes them all alike. Another sensor, whose means begin and end
     elsewhere, does not see what is drawn then. A jump by D at an unknown instant puts the energy of such a span off by
-    D x length x x(1 - x) / sqrt(3) at each edge that cuts a cell at its share x; all spans around together tell D.
+    D x length x x(1 - x) / sqrt(3) at each edge that cuts a cell at its share x; with both edges in one cell, x is the
+    share between them, and it counts once. All spans around together tell D.
 
     Args:
         total: cells and how they are drawn.
@@ -94,18 +95,21 @@ def doubted(total: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Cour
     """
     cells = total.cells
     length_s = (cells.end_ns - cells.start_ns) / 1e9
-    edges = [(_inside(cells.start_ns, cells.end_ns, time_ns), time_ns) for time_ns in (start_ns, end_ns)]
-    drawn_j, drawn_ns = (
-        last - first for first, last in zip(*(_until(total.segments, at) for _, at in edges), strict=True)
-    )
-    told = (edges[0][0] >= 0) & (edges[1][0] >= 0) & (drawn_ns == end_ns - start_ns)
+    first, last = (_inside(cells.start_ns, cells.end_ns, time_ns) for time_ns in (start_ns, end_ns))
+    until = [_until(total.segments, time_ns) for time_ns in (start_ns, end_ns)]
+    drawn_j, drawn_ns = until[1][0] - until[0][0], until[1][1] - until[0][1]
+    told = (first >= 0) & (last >= 0) & (drawn_ns == end_ns - start_ns)
     told_j = mean_w * ((end_ns - start_ns) / 1e9)
     apart_j = np.maximum(0.0, np.abs(told_j - drawn_j) - AGREEING * drawn_j)[told]
-    seen_s2, apart_j2, seen = np.zeros(int(told.sum())), np.zeros(len(length_s)), np.zeros(len(length_s))
-    for cell, at in ((cell[told], at[told]) for cell, at in edges):
-        share = (at - cells.start_ns[cell]) / (cells.end_ns - cells.start_ns)[cell]
-        seen_s2 = seen_s2 + (length_s[cell] * share * (1 - share)) ** 2
-    for cell in (cell[told] for cell, _ in edges):
+    first, last = first[told], last[told]
+    x, y = (
+        (time_ns[told] - cells.start_ns[cell]) / (cells.end_ns - cells.start_ns)[cell]
+        for cell, time_ns in ((first, start_ns), (last, end_ns))
+    )
+    apart_s2 = (length_s[first] * x * (1 - x)) ** 2 + (length_s[last] * y * (1 - y)) ** 2
+    seen_s2 = np.where(first == last, (length_s[first] * (y - x) * (1 - y + x)) ** 2, apart_s2)
+    apart_j2, seen = np.zeros(len(length_s)), np.zeros(len(length_s))
+    for cell in (first, last):
         apart_j2 += np.bincount(cell, apart_j**2, len(length_s))
         seen += np.bincount(cell, seen_s2, len(length_s))
     apart_j2, seen = (np.maximum(0.0, uniform_filter1d(one, AROUND, mode="nearest")) for one in (apart_j2, seen))
