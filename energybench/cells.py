@@ -133,10 +133,17 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     Raises:
         EnergybenchError: the first cell that is wrong, in one line.
     """
+    try:
+        return _read(arguments, registry)
+    except (HydraException, OmegaConfBaseException) as error:  # of the sweeper, of Hydra's own node
+        raise translate(error, registry) from error
+
+
+def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
     with _hydra():
         base = _compose(arguments, [], registry)
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
-        directory = _directory(base, multirun, registry)
+        directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         sweeper = base.hydra.sweeper.get("_target_")
         known = not multirun or sweeper in (BASIC_SWEEPER, SWEEPER)
         if multirun:
@@ -151,13 +158,6 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
     return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
-
-
-def _directory(base: DictConfig, multirun: bool, registry: Registry) -> Path:
-    try:
-        return Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
-    except OmegaConfBaseException as error:
-        raise translate(error, registry) from error
 
 
 def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
@@ -196,7 +196,7 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
         return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry) from error
-    except (ValueError, YAMLError) as error:  # `model=null`, a file that is no YAML: what, but not where
+    except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
         raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from energybench import __version__
+from energybench.credentials import redact
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given)
     except EnergybenchError as error:
-        print(f"energybench: {error}", file=sys.stderr)
+        print(f"energybench: {redact(str(error))}", file=sys.stderr)
         return EXIT_FAILED if isinstance(error, TrackingError) else EXIT_USAGE
     except KeyboardInterrupt:
         print("energybench: interrupted", file=sys.stderr)

@@ -181,14 +181,23 @@ class Checkpoint:
 
     Attributes:
         every_epochs: a checkpoint after each so many epochs, in the run's folder; null: none.
-        resume: a checkpoint file to go on from; null: start anew.
+        resume: a checkpoint file to go on from; auto: the one in the run's own folder, if an earlier attempt left one
+            there, and one is saved when the run is stopped; null: start anew.
+        grace_s: seconds that a run which is stopped may take to save one.
     """
 
     every_epochs: int | None = None
     resume: str | None = None
+    grace_s: float = 20.0
+
+    @property
+    def when_stopped(self) -> bool:
+        """Whether a run that is stopped saves a checkpoint."""
+        return self.every_epochs is not None or self.resume == AUTO
 
     def __post_init__(self) -> None:
         every = self.every_epochs
+        _require(self.grace_s >= 0, "checkpoint.grace_s", self.grace_s, "a number from 0")
         _require(every is None or every > 0, "checkpoint.every_epochs", every, "a whole number above 0, or null")
 
 

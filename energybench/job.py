@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from energybench import tracking
 from energybench.config import Tracking, fit, resolve
 from energybench.console import RunView, console, finished_line
+from energybench.credentials import redact
 from energybench.errors import EnergybenchError
 from energybench.order import SEARCHER
 from energybench.recording import Recorder
@@ -87,7 +88,7 @@ def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Swe
 
 def _place(config: DictConfig, sweep: Sweep | None, progress: Progress | None) -> Place:
     hydra = HydraConfig.get()
-    overrides = tuple(tracking.redact(text) for text in hydra.overrides.task)
+    overrides = tuple(redact(text) for text in hydra.overrides.task)
     named = told(overrides, sweep.cells if sweep else ())
     return Place(
         directory=Path(hydra.runtime.output_dir),

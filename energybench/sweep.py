@@ -20,6 +20,7 @@ from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
 from energybench.config import Tracking
 from energybench.console import console
+from energybench.credentials import redact, sealed, without_credentials
 from energybench.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -66,7 +67,7 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
             )
         _dry_run(command, plans, left_out)
         return EXIT_DONE
-    _require_tracking(options.tracking)
+    _require_tracking(command)
     if not command.multirun:
         return _run_one(argv, command)
     with held(command.directory):
@@ -138,7 +139,11 @@ def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int
     return EXIT_FAILED if failed or len(results) < wanted else EXIT_DONE
 
 
-def _require_tracking(options: Tracking) -> None:
+def _require_tracking(command: Command) -> None:
+    """Raises ConfigError where cells differ in where they are recorded, or runs cannot be recorded there."""
+    options, *others = dict.fromkeys(cell.experiment.tracking for cell in command.cells)
+    if others:
+        raise ConfigError("tracking: it holds for the whole sweep; give one value of each of its keys")
     if options.name == "mlflow":
         state = tracking.available(tracking.resolve_uri(options))
         if not state.ok:
@@ -146,10 +151,11 @@ def _require_tracking(options: Tracking) -> None:
 
 
 def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictConfig], None]) -> bool:
-    """Lets Hydra call the job for each cell; True if the user interrupted it."""
+    """Lets Hydra call the job for each cell; True if the user interrupted it. It writes down what it is given."""
     key = "hydra.sweep.dir" if command.multirun else "hydra.run.dir"
     try:
-        call_hydra([*argv, f"{key}='{command.directory}'"], task)
+        with sealed(argv, command.cells[0].experiment.tracking.uri) as words:
+            call_hydra([*words, f"{key}='{command.directory}'"], task)
     except KeyboardInterrupt:
         return True
     return False
@@ -168,10 +174,15 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
     sweep = Sweep.read(directory) if earlier else Sweep(new_id(), name, None)
     tasks: list[Task] = []
     if command.known:
-        cells, host = [cell.overrides for cell in command.cells], platform.node()
+        host, uri = platform.node(), options.tracking.uri
+        cells = [tuple(without_credentials(cell.overrides, uri)) for cell in command.cells]
         sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
         tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
-        sweep = replace(sweep, queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run))
+        sweep = replace(
+            sweep,
+            queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run),
+            going_on=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.goes_on),
+        )
     if options.tracking.name != "none":
         with never_in_the_way(directory):
             standing = {one.number: one.result for one in tasks if one.number is not None and one.result is not None}
@@ -187,14 +198,17 @@ def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
 def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster) -> list[str]:
     """What a sweep that goes on found, and what it makes of it; nothing of one that begins."""
     states = Counter(one.state for one in tasks)
-    whys = Counter(one.why for one in tasks if one.why)
+    whys = Counter(one.why for one in tasks if one.why and not one.goes_on)
+    resumed = sum(one.goes_on for one in tasks)
     others = len(sweep.cells) - len(tasks)
-    if not (states[DONE] or states[FAILED] or whys or (tasks and others)):
+    if not (states[DONE] or states[FAILED] or whys or resumed or (tasks and others)):
         return []
     lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
     if states[FAILED]:
         lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
     lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
+    if resumed:
+        lines.append(f"going on from their checkpoints: {resumed}")
     if any(why.startswith("other code") for why in whys):
         lines.append("to keep results of other code: sweep.code=any")
     if others:
@@ -245,7 +259,7 @@ def _show(results: Sequence[Result], command: Command) -> None:
             out.print(line, markup=False, soft_wrap=True)
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
-        store = f" --uri {options.uri}" if options.uri and tracking.redact(options.uri) == options.uri else ""
+        store = f" --uri {options.uri}" if options.uri and redact(options.uri) == options.uri else ""
         named = f" --experiment {quote(options.experiment)}" if options.experiment != Tracking().experiment else ""
         command_line = f"{_python()} -m energybench ui{store}{named}"
         out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)

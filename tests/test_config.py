@@ -9,7 +9,8 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
+from junk import VALUES, examples
 from omegaconf import OmegaConf
 
 import energybench.conf
@@ -354,32 +355,19 @@ class TestPluginFiles:
         assert "nowhere" in wrong("--config-dir", str(tmp_path / "nowhere"), "batch=3")
 
 
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(["1", "0", "-3", "1e-3", "nan", "all", "true", "auto", "cpu", "${batch}", "${x}", "???", "$"]),
-)
-JUNK = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
-    max_leaves=5,
-)
 FIELDS = {name: [field.name for field in dataclasses.fields(schema)] for name, schema in SECTIONS.items()}
 CHANGES = st.one_of(
-    *(st.tuples(st.just((section,)), st.sampled_from(keys), JUNK) for section, keys in FIELDS.items()),
+    *(st.tuples(st.just((section,)), st.sampled_from(keys), VALUES) for section, keys in FIELDS.items()),
     *(
-        st.tuples(st.just((kind,)), st.sampled_from(["name", "order", "channels", "input_size", "classes"]), JUNK)
+        st.tuples(st.just((kind,)), st.sampled_from(["name", "order", "channels", "input_size", "classes"]), VALUES)
         for kind in KINDS
     ),
-    st.tuples(st.just(()), st.sampled_from(TOP_LEVEL), JUNK),
-    st.tuples(st.just(()), st.text(min_size=1, max_size=5), JUNK),
+    st.tuples(st.just(()), st.sampled_from(TOP_LEVEL), VALUES),
+    st.tuples(st.just(()), st.text(min_size=1, max_size=5), VALUES),
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(200, 100_000)
 @given(st.lists(CHANGES, min_size=1, max_size=3))
 @example([((), "batch", 128)])
 @example([(("gpu",), "count", 10**30)])

@@ -22,5 +22,6 @@ FLAGS = {
     "input_bound": "the devices waited for data in more than 5 % of the training",
     "shared_card": "another measured run held the card, and measure.lock=ignore let this one go on",
     "shared_host": "another run was on the CPU at the same time, and an estimate cannot tell the two apart",
+    "cut_attempt": "an earlier attempt was killed with its supervisor, and what it took at its end is not known",
 }
 """Flag -> what it says, in one line."""

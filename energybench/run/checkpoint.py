@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energybench.errors import DataError
+from energybench.run.strict import check
 
+CHECKPOINT_FILE = "checkpoint.npz"
 FORMAT = 1
 META = "energybench.json"
 
@@ -32,6 +34,7 @@ class Progress:
         steps: optimiser steps that are done.
         seconds: of training.
         schedule: what the schedule must know.
+        inside: steps that are done of the next epoch, where training was stopped within it.
     """
 
     model: str
@@ -39,6 +42,7 @@ class Progress:
     steps: int
     seconds: float
     schedule: dict[str, float]
+    inside: int = 0
 
 
 def save(path: Path, state: State, progress: Progress) -> None:
@@ -52,8 +56,18 @@ def save(path: Path, state: State, progress: Progress) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except ValueError as error:  # zipfile closing an archive that a full disk has torn
+        raise _behind(error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _behind(error: BaseException) -> BaseException:
+    """The operating system's error that led to another one, else that one."""
+    at: BaseException | None = error
+    while at is not None and not isinstance(at, OSError):
+        at = at.__context__
+    return at or error
 
 
 def _write(file: IO[bytes], arrays: State) -> None:
@@ -76,8 +90,11 @@ def load(path: Path) -> tuple[dict[str, NDArray[np.generic]], Progress]:
         meta = json.loads(arrays.pop(META).tobytes())
         if meta.pop("format") != FORMAT:
             raise DataError(f"checkpoint {path}: of another format; this release reads format {FORMAT}")
+        check(meta, Progress, "progress")
         return arrays, Progress(**meta)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # of numpy, zipfile, zlib or json, or no memory for what a header claims
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"checkpoint {path}: cannot be read: {reason}; choose another, or checkpoint.resume=null"

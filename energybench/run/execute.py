@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from energybench.config import Experiment, Quality
+from energybench.config import AUTO, Experiment, Quality
+from energybench.credentials import redact
 from energybench.errors import reason
 from energybench.power.condition_summary import Summary, Times, summarise
 from energybench.power.condition_summary import flags as condition_flags
@@ -20,6 +24,8 @@ from energybench.power.quality import flags
 from energybench.power.series import Columns, Key
 from energybench.power.timeline import Timeline
 from energybench.power.trace import write_trace
+from energybench.run import reserve
+from energybench.run.attempts import CUT, SNAPSHOT_FILE, cut, earlier, goes_on, joined
 from energybench.run.metrics import IDLE, MOST_INPUT_WAIT, TRAIN, epochs, in_scope, metrics
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
@@ -29,6 +35,7 @@ from energybench.run.result import (
     RESULT_FILE,
     TRACE_FILE,
     UNREADABLE_FILES,
+    Attempt,
     ChannelEnergy,
     Failure,
     Phase,
@@ -36,7 +43,6 @@ from energybench.run.result import (
     Status,
 )
 from energybench.run.supervisor import Supervisor, View
-from energybench.tracking.store import redact
 
 
 @dataclass(frozen=True)
@@ -72,52 +78,95 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
 
     A bug of ours ends the run as failed too, its traceback on standard error: the sweep goes on.
     """
-    _clear(place.directory)
     run_id, started_at = run_id or new_id(), _now()
-    supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows)
+    attempts: tuple[Attempt, ...] = ()
+    code: dict[str, str] = {}
+
+    def made(supervisor: Supervisor, seen: Observation) -> Result:
+        return _result(plan, place, seen, supervisor.sessions, started_at, run_id, code, attempts)
+
+    def snapshot(supervisor: Supervisor) -> None:
+        supervisor.collect()
+        seen = replace(supervisor.seen, failure=CUT, end_ns=time.monotonic_ns())
+        with suppress(OSError):  # on a full disk the run goes on without
+            made(supervisor, seen).write(place.directory, SNAPSHOT_FILE)
+
     try:
         code = plan.code  # that of now, when the workers read it
+        if goes_on(place.directory, plan.experiment.checkpoint):
+            attempts = earlier(place.directory)
+        _clear(place.directory)
+        reserve.keep(place.directory)
+        supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows, saved=snapshot)
         try:
             supervisor.run()
         except Exception as error:
             supervisor.seen.failure = internal(error)
         except KeyboardInterrupt:  # a further one, while the run was being ended
             supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
-        result = _result(plan, place, supervisor.seen, supervisor.sessions, started_at, run_id, code)
+        _write_trace(place, supervisor)
+        result = made(supervisor, supervisor.seen)
+    except OSError as error:  # before anything was measured
+        failure = reserve.full(error, str(place.directory), "nothing was run")
+        return failed(place, _public(plan.experiment), failure, run_id)
     except Exception as error:
         return failed(place, _public(plan.experiment), internal(error), run_id)
-    result.write(place.directory)
+    _keep(result, place.directory)
     return result
+
+
+def _keep(result: Result, directory: Path) -> None:
+    """Writes the result into the room that was kept for it; where even that fails, whoever looks on is told."""
+    with suppress(OSError):
+        reserve.free(directory)
+        for passed in (SNAPSHOT_FILE, f"{TRACE_FILE}.partial"):
+            (directory / passed).unlink(missing_ok=True)
+    try:
+        result.write(directory)
+    except OSError as error:
+        print(f"energybench: {directory / RESULT_FILE}: {error.strerror or error}; it is not kept", file=sys.stderr)
 
 
 def internal(error: Exception) -> Failure:
     """The failure that a bug of ours, or a full disk, makes of a run; the traceback goes to standard error."""
     traceback.print_exception(error)
-    return Failure("internal", f"energybench failed, please report it: {type(error).__name__}: {reason(error)}")
+    return Failure("internal", f"energybench failed, please report it: {type(error).__name__}: {redact(reason(error))}")
 
 
 def _clear(directory: Path) -> None:
     """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
     directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (RESULT_FILE, *OUTPUT_FILES):
+    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, "*.partial"):
         for old in directory.glob(pattern):
             old.unlink()
 
 
 def failed(place: Place, config: Mapping[str, object], failure: Failure, run_id: str | None = None) -> Result:
     """The result of a run that could not be started; written like any other."""
-    place.directory.mkdir(parents=True, exist_ok=True)
     now = _now()
     result = Result(
         run_id or new_id(), "failed", failure, dict(config), now, now, overrides=place.overrides,
         sweep_id=place.sweep_id, sweep_name=place.sweep_name,
     )  # fmt: skip
-    result.write(place.directory)
+    with suppress(OSError):
+        place.directory.mkdir(parents=True, exist_ok=True)
+    _keep(result, place.directory)
     return result
 
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _write_trace(place: Place, supervisor: Supervisor) -> None:
+    """Without a trace the result still holds what was made of it."""
+    if not supervisor.sessions:
+        return
+    channels = [channel for session in supervisor.sessions for channel in session.channels]
+    try:
+        write_trace(place.directory / TRACE_FILE, supervisor.seen.readings, channels)
+    except OSError as error:
+        supervisor.seen.failure = supervisor.seen.failure or reserve.full(error, TRACE_FILE, "its energies are kept")
 
 
 def _result(
@@ -128,20 +177,20 @@ def _result(
     started_at: str,
     run_id: str,
     code: dict[str, str],
+    attempts: Sequence[Attempt],
 ) -> Result:
     channels = [channel for session in sessions for channel in session.channels]
-    if sessions:
-        write_trace(place.directory / TRACE_FILE, seen.readings, channels)
     phases = _phases(seen, timelines(sessions, seen.readings))
     kinds = {channel.name: channel.kind for channel in channels}
     scope = in_scope(kinds, plan.scope)
     summaries = _summaries(seen, phases)
-    found = _metrics(plan, seen, phases, scope, list(kinds)) | _condition_metrics(summaries)
+    all_phases = joined(attempts, phases, scope)
+    found = _metrics(plan, seen, all_phases, scope, list(kinds), len(attempts)) | _condition_metrics(summaries)
     found |= _unreadable(place.directory)
-    beside = _found(plan, seen, summaries, scope)
+    beside = _found(plan, seen, summaries, scope) | ({"cut_attempt"} if cut(attempts) else set())
     if found.get("input_wait_fraction", 0.0) > MOST_INPUT_WAIT:
         beside.add("input_bound")
-    tags = _tags(plan, phases, sessions, scope, beside)
+    tags = _tags(plan, all_phases, sessions, scope, beside)
     failure = seen.failure or _quality_failure(plan.experiment.quality, tags["quality"])
     return Result(
         run_id=run_id,
@@ -152,7 +201,7 @@ def _result(
         ended_at=_now(),
         phases=phases,
         metrics=found,
-        epochs=epochs(phases, scope),
+        epochs=epochs(all_phases, scope),
         tags=tags,
         conditions={name: summary.to_json() for name, summary in summaries.items()},
         provenance=provenance(plan.boards, sessions, seen.environment) | {"code": code},
@@ -160,6 +209,8 @@ def _result(
         sweep_id=place.sweep_id,
         sweep_name=place.sweep_name,
         tracking=place.tracking,
+        scope=tuple(scope),
+        attempts=tuple(attempts),
     )
 
 
@@ -172,12 +223,19 @@ def _public(experiment: Experiment) -> dict[str, Any]:
 
 
 def _metrics(
-    plan: Plan, seen: Observation, phases: Sequence[Phase], scope: Sequence[str], channels: Sequence[str]
+    plan: Plan,
+    seen: Observation,
+    phases: Sequence[Phase],
+    scope: Sequence[str],
+    channels: Sequence[str],
+    earlier_attempts: int,
 ) -> dict[str, float]:
-    resumed = plan.experiment.checkpoint.resume is not None
+    resumed = plan.experiment.checkpoint.resume not in (None, AUTO)
     target = None if resumed else plan.experiment.budget.target_accuracy  # what went before is not in these phases
     flops = plan.architecture.training_flops or seen.training_flops
     found = metrics(phases, scope, channels, flops, target)
+    if earlier_attempts:
+        found["attempts"] = 1.0 + earlier_attempts
     if plan.memory_bytes is not None:
         found["memory_predicted_bytes"] = float(plan.memory_bytes)
     if seen.memory_bytes is not None:

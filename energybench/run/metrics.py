@@ -13,6 +13,7 @@ TRAIN = "train"
 VALIDATE = "validate"
 IDLE = "idle"
 CONTEXT = "context"
+CHECKPOINT = "checkpoint"
 MOST_INPUT_WAIT = 0.05
 """Share of the training from which on devices that waited for data speak against its energy: see docs/quality.md."""
 
@@ -201,8 +202,8 @@ def epochs(phases: Sequence[Phase], scope: Sequence[str]) -> tuple[dict[str, flo
     """One mapping a completed training epoch: its metrics and those of the validation that followed, for series."""
     series = []
     for number in sorted({phase.epoch for phase in phases if phase.epoch is not None}):
-        trained = [phase for phase in phases if phase.epoch == number and phase.name == TRAIN and phase.complete]
-        if not trained:
+        trained = [phase for phase in phases if phase.epoch == number and phase.name == TRAIN]
+        if not trained or not trained[-1].complete or "unfinished" in trained[-1].values:
             continue
         row: dict[str, float | None] = {"epoch": float(number), **_basic(trained, scope)}
         row["loss"] = trained[-1].values.get("loss")

@@ -193,8 +193,8 @@ def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[De
 
 def _check_resume(experiment: Experiment) -> None:
     resume = experiment.checkpoint.resume
-    if resume is not None and not Path(resume).is_file():
-        raise DataError(f"checkpoint.resume={resume}: no such file; give a checkpoint.npz, or null to start anew")
+    if resume is not None and resume != AUTO and not Path(resume).is_file():
+        raise DataError(f"checkpoint.resume={resume}: no such file; give a checkpoint.npz, auto, or null to start anew")
 
 
 def _check_target(experiment: Experiment, info: DatasetInfo) -> None:

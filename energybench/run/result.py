@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from energybench.errors import DataError
+from energybench.run.strict import check
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -100,12 +103,33 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "quality", "config", "infeasible", "limit", ...
+            "disk", "quality", "config", "infeasible", "limit", ...
         message: one line for the user: what happened and what to do.
     """
 
     kind: str
     message: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An earlier attempt at a run, from whose checkpoint it went on.
+
+    Attributes:
+        run_id: of its own result; empty where nothing is known of it.
+        failure: why it ended.
+        started_at: as of a result.
+        ended_at: as of a result; of one whose supervisor was killed, when it was last known to run.
+        scope: names of its channels that energy_j adds up.
+        phases: in order of their start.
+    """
+
+    run_id: str
+    failure: Failure
+    started_at: str
+    ended_at: str
+    scope: tuple[str, ...]
+    phases: tuple[Phase, ...]
 
 
 @dataclass(frozen=True)
@@ -119,8 +143,8 @@ class Result:
         config: the resolved configuration.
         started_at: start, ISO 8601 with offset (wall clock; for people, never for arithmetic).
         ended_at: end, likewise.
-        phases: in order of their start.
-        metrics: contract names -> values; a value that does not exist is absent.
+        phases: in order of their start; of the last attempt.
+        metrics: of all attempts together; contract names -> values; a value that does not exist is absent.
         epochs: one mapping a completed epoch: "epoch" and its metrics, for series.
         tags: energy_source, energy_scope, meter, engine, quality, tdp_source, ...
         conditions: channel -> temperature, clocks, limits and what else was told of the card; what was not is absent.
@@ -129,6 +153,8 @@ class Result:
         sweep_id: identifies the sweep the run belongs to, or None.
         sweep_name: readable name of the sweep, or None.
         tracking: where it was recorded: {"run_id": ..., "uri": ...}; empty if nowhere yet.
+        scope: names of the channels that energy_j adds up.
+        attempts: earlier ones, from whose checkpoint it went on; oldest first.
     """
 
     run_id: str
@@ -147,6 +173,8 @@ class Result:
     sweep_id: str | None = None
     sweep_name: str | None = None
     tracking: dict[str, str] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     def to_json(self) -> str:
         """As JSON text, schema version first."""
@@ -167,20 +195,24 @@ class Result:
             version = data.pop("schema_version", None)
             if version != SCHEMA_VERSION:
                 raise DataError(f"result: schema version {version!r}; this release reads version {SCHEMA_VERSION}")
-            _check_kinds(data)
+            _check(data)
             return _build(data)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"result: not a result of energybench: {error}") from error
 
-    def write(self, directory: Path) -> Path:
+    def write(self, directory: Path, name: str = RESULT_FILE) -> Path:
         """Writes result.json into `directory`, whole or not at all."""
-        path = directory / RESULT_FILE
+        path = directory / name
         partial = path.with_suffix(".json.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(self.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(self.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
         return path
 
     @classmethod
@@ -207,48 +239,45 @@ def result_files(path: Path) -> Iterator[Path]:
             yield found
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "run_id": str,
-    "status": str,
-    "config": dict,
-    "started_at": str,
-    "ended_at": str,
-    "phases": list,
-    "metrics": dict,
-    "epochs": list,
-    "tags": dict,
-    "provenance": dict,
-    "overrides": list,
-    "tracking": dict,
-}
+_WRITTEN = ("phases", "metrics", "epochs", "tags", "provenance", "overrides", "tracking")
+"""Fields that every release has written, though a result that is made in hand may leave them out."""
 
 
-def _check_kinds(data: dict[str, Any]) -> None:
-    """Raises TypeError for a field of another kind than its own."""
-    for name, kind in _KINDS.items():
-        if not isinstance(data[name], kind):
-            raise TypeError(f"{name} is {data[name]!r:.60}")
-    if data["status"] not in get_args(Status):
-        raise TypeError(f"status is {data['status']!r}; it is one of {', '.join(get_args(Status))}")
-    for numbers in (data["metrics"], *data["epochs"], *({"start": p["start_ns"]} for p in data["phases"])):
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} is {value!r:.60}, no number")
+def _check(data: dict[str, Any]) -> None:
+    """Raises TypeError or ValueError for a field of another kind than its own."""
+    check(data, Result, "result")
+    for name in _WRITTEN:
+        if name not in data:
+            raise TypeError(f"{name} is missing")
+    if not all("epoch" in row for row in data["epochs"]):
+        raise TypeError("an epoch has no number")
+    for name in ("started_at", "ended_at"):
+        if datetime.fromisoformat(data[name]).tzinfo is None:
+            raise ValueError(f"{name} is {data[name]!r}, without an offset from UTC")
 
 
 def _build(data: dict[str, Any]) -> Result:
-    failure = data.pop("failure")
-    phases = tuple(
+    failure, lists = data.pop("failure"), ("epochs", "overrides", "scope")
+    rest: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in data.items()}
+    return Result(
+        **{
+            **rest,
+            "failure": None if failure is None else Failure(**failure),
+            "phases": _phases(data["phases"]),
+            "attempts": tuple(map(_attempt, data.get("attempts", ()))),
+        }
+    )
+
+
+def _attempt(data: dict[str, Any]) -> Attempt:
+    parts = {"failure": Failure(**data["failure"]), "scope": tuple(data["scope"]), "phases": _phases(data["phases"])}
+    return Attempt(**{**data, **parts})
+
+
+def _phases(data: list[dict[str, Any]]) -> tuple[Phase, ...]:
+    return tuple(
         Phase(
             **{**phase, "channels": {name: ChannelEnergy.from_json(each) for name, each in phase["channels"].items()}}
         )
-        for phase in data.pop("phases")
-    )
-    epochs, overrides = tuple(data.pop("epochs")), tuple(data.pop("overrides"))
-    return Result(
-        failure=None if failure is None else Failure(**failure),
-        phases=phases,
-        epochs=epochs,
-        overrides=overrides,
-        **data,
+        for phase in data
     )

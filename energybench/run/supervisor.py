@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from energybench.config import Experiment
+from energybench.config import Experiment, Tracking
 from energybench.devices import CPU
 from energybench.errors import EnergybenchError, LimitError, MeterError
 from energybench.power.lock import BusyError, Lock
@@ -21,11 +21,13 @@ from energybench.power.meter import Session
 from energybench.power.monitor import Monitor
 from energybench.power.sampler import Sampler
 from energybench.run import workers
+from energybench.run.attempts import goes_on
 from energybench.run.events import Event
-from energybench.run.metrics import TRAIN
+from energybench.run.metrics import CHECKPOINT, TRAIN
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.quiet import Quiet, locked
+from energybench.run.reserve import full
 from energybench.run.result import EVENTS_FILE, Failure
 from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
@@ -76,14 +78,25 @@ class Supervisor:
         view: shows it.
         name: what the run is called.
         follows: whether another cell of the sweep ran before it.
+        saved: called when the workers have saved a checkpoint.
     """
 
-    def __init__(self, plan: Plan, directory: Path, view: View, *, name: str = "run", follows: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path,
+        view: View,
+        *,
+        name: str = "run",
+        follows: bool = False,
+        saved: Callable[[Supervisor], None] = lambda supervisor: None,
+    ) -> None:
         self._plan = plan
         self._directory = directory
         self._view = view
         self._name = name
         self._follows = follows
+        self._saved = saved
         self._measure = plan.experiment.measure
         self._monitor = Monitor([], self._owns)
         self.sessions: list[Session] = []
@@ -99,14 +112,16 @@ class Supervisor:
     def run(self) -> Observation:
         """Measures the baseline and the workers; always returns what was seen, a failure included."""
         with ExitStack() as stack:
-            stack.callback(self._collect)
+            stack.callback(self.collect)
             try:
                 self._open(stack)
                 self._quiet.cool(self._plan.meters[0].name, follows=self._follows)
                 self._quiet.baseline()
                 self._train(stack)
             except KeyboardInterrupt:
-                self.seen.failure = Failure("interrupted", "interrupted; what was measured until then is kept")
+                self._wind_down()
+                kept = f"interrupted; what was measured until then is kept{self._then()}"
+                self.seen.failure = Failure("interrupted", kept)
             except BusyError as error:
                 self.seen.failure = Failure("busy", str(error))
             except LimitError as error:
@@ -179,25 +194,27 @@ class Supervisor:
         except OSError:
             return False
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Brings what meters told until now into what was seen."""
         self.seen.observed = self._monitor.observed()
         for sampler in self._samplers:
             self.seen.readings.update(sampler.columns())
 
     def _experiment(self) -> Experiment:
-        """What the workers are told: with `context_s` decided."""
+        """What the workers are told: with `context_s` decided, and nothing of the tracking store."""
         context_s = self._measure.context_s
         if context_s is None:
             measured_gpus = self._plan.scope != CPU and self._measured_channels()
             context_s = min(self._measure.baseline_s, CONTEXT_S) if measured_gpus else 0.0
-        return replace(self._plan.experiment, measure=replace(self._measure, context_s=context_s))
+        measure = replace(self._measure, context_s=context_s)
+        return replace(self._plan.experiment, measure=measure, tracking=Tracking("none"))
 
     def _train(self, stack: ExitStack) -> None:
         groups = self._plan.engine.workers(self._plan.devices)
         self._heard_ns = time.monotonic_ns()
         experiment = self._experiment()
         self.seen.workers_ns = time.monotonic_ns()
-        log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
+        self._log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
         for rank, devices in enumerate(groups):
             assignment = Assignment(experiment, tuple(devices), rank, len(groups), str(self._directory.absolute()))
             environment = self._plan.engine.environment(devices)
@@ -210,13 +227,29 @@ class Supervisor:
             elif item[1] is None:
                 self._on_end(item[0])
             else:
-                log.write(_log_line(item[0].rank, item[1]))
-                log.flush()
                 self._on_event(item[0].rank, item[1])
             if self.seen.failure is not None:
                 return
 
+    def _wind_down(self) -> None:
+        """Lets the first worker save a checkpoint, if the run saves any, before all are ended."""
+        options = self._plan.experiment.checkpoint
+        if not (options.when_stopped and self._workers):
+            return
+        self._workers[0].process.terminate()
+        end_s = time.monotonic() + options.grace_s
+        for item in workers.follow(self._workers, TICK_S):
+            if item is not None and item[1] is not None:
+                self._on_event(item[0].rank, item[1])
+            if self._workers[0].ended or time.monotonic() > end_s:
+                return
+
+    def _then(self) -> str:
+        resumes = goes_on(self._directory, self._plan.experiment.checkpoint)
+        return ", and the same command goes on from its checkpoint" if resumes else ""
+
     def _on_event(self, rank: int, event: Event) -> None:
+        self._note(rank, event)
         self._heard_ns = time.monotonic_ns()
         if event.kind in ("started", "ended"):
             self._monitor.soon()
@@ -233,13 +266,22 @@ class Supervisor:
             self._done.add(rank)
             self.seen.memory_bytes = max(self.seen.memory_bytes or 0, event.values.get("memory_bytes", 0)) or None
 
+    def _note(self, rank: int, event: Event) -> None:
+        try:
+            self._log.write(_log_line(rank, event))
+            self._log.flush()
+        except OSError as error:
+            self.seen.failure = self.seen.failure or full(error, EVENTS_FILE, "what was measured until then is kept")
+
     def _on_phase(self, rank: int, event: Event) -> None:
         for span in reversed(self.seen.spans):
             if (span.name, span.epoch, span.rank) == (event.phase, event.epoch, rank):
                 span.values.update(event.values)
                 span.told_ns = event.time_ns
                 span.end_ns = event.time_ns if event.kind == "ended" else None
-                return
+                break
+        if event.kind == "ended" and event.phase == CHECKPOINT:
+            self._saved(self)
 
     def _on_end(self, worker: Worker) -> None:
         if worker.rank in self._done or self.seen.failure is not None:

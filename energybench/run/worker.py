@@ -7,6 +7,7 @@ stdin. Stdin stays open as long as the supervisor lives: its end of file is the 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -16,17 +17,20 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from energybench.architecture import Network
-from energybench.config import Experiment, make, make_architecture
+from energybench.config import AUTO, Experiment, make, make_architecture
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting, Sequences
 from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
+from energybench.run.checkpoint import CHECKPOINT_FILE
 from energybench.run.engine import Agreeing, Bounded, Evaluation, Preparing, Summing, Taking, Task, Trainer, Waiting
 from energybench.run.events import EventWriter
 from energybench.run.memory import OutOfMemoryError, too_large
@@ -38,7 +42,9 @@ LOOK_PERIOD_S = 0.25
 """How often several workers look at the clock together."""
 
 NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
-CHECKPOINT_FILE = "checkpoint.npz"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = {"out_of_memory": "; use a smaller batch", "disk": "; make room and run it again"}
+
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal this process gets when its parent dies."""
 
@@ -49,6 +55,13 @@ class TrainingError(EnergybenchError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class StoppedError(TrainingError):
+    """The run is to end before its budget is spent."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted", "stopped, as was asked")
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,8 @@ def main() -> int:
     try:
         values = Loop(assignment, events).run()
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # its file may be on the disk that is full
+            traceback.print_exc()
         events.emit("failed", text={"kind": failure_kind(error), "message": _message(error)})
         return 1
     events.emit("done", values=values)
@@ -124,6 +138,8 @@ def failure_kind(error: Exception) -> str:
     words = str(error).lower()
     if isinstance(error, MemoryError) or any(said in words for said in NO_MEMORY):
         return "out_of_memory"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "disk"
     return "error" if isinstance(error, EnergybenchError) else "crashed"
 
 
@@ -131,8 +147,7 @@ def _message(error: Exception) -> str:
     said = reason(error)
     if isinstance(error, EnergybenchError):
         return said
-    text = f"{type(error).__name__}: {said}"
-    return f"{text}; use a smaller batch" if failure_kind(error) == "out_of_memory" else text
+    return f"{type(error).__name__}: {said}{REMEDIES.get(failure_kind(error), '')}"
 
 
 class Loop:
@@ -148,6 +163,8 @@ class Loop:
         self._seconds = 0.0
         self._reached = False
         self._next_look = 0
+        self._inside = 0
+        self._stopping = False
         self._network: Network | None = None
         self._dataset: Dataset | None = None
         self._trainer: Trainer | None = None
@@ -177,14 +194,22 @@ class Loop:
         self._rest()
         self._prepare(trainer, dataset)
         self._warm_up(trainer, dataset)
+        if self._experiment.checkpoint.when_stopped:  # a scheduler may send it to all: the others wait for the first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self._assignment.rank else self._stop)
         while not self._spent():
             self._epoch += 1
             trainer.begin_epoch(self._epoch, self._lr())
-            loss = self._train(trainer, dataset, self._epoch)
-            if self._validates():
-                loss = self._validate(trainer, dataset, self._epoch)
+            try:
+                loss = self._train(trainer, dataset, self._epoch)
+                if self._validates():
+                    loss = self._validate(trainer, dataset, self._epoch)
+            except StoppedError:
+                self._epoch -= 1
+                self._save(trainer)
+                raise
             self._schedule.validated(loss)
-            self._save(trainer)
+            self._inside = 0
+            self._save_when_due(trainer)
         memory = trainer.memory_bytes()
         return {} if memory is None else {"memory_bytes": memory}
 
@@ -218,25 +243,44 @@ class Loop:
         lines = "".join(f"{name}\t{why}\n" for name, why in sorted(found.items()))
         (Path(self._assignment.directory) / f"unreadable{rank}.tsv").write_text(lines, encoding="utf-8")
 
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: training ends after the step that runs, and a checkpoint is saved."""
+        self._stopping = True
+
+    def _checkpoint(self) -> Path | None:
+        """The checkpoint to go on from."""
+        resume = self._experiment.checkpoint.resume
+        own = Path(self._assignment.directory) / CHECKPOINT_FILE
+        if resume == AUTO:
+            return own if own.exists() else None
+        return None if resume is None else Path(resume)
+
     def _resume(self, trainer: Trainer) -> None:
-        if self._experiment.checkpoint.resume is None:
+        path = self._checkpoint()
+        if path is None:
             return
-        state, progress = checkpoint.load(Path(self._experiment.checkpoint.resume))
+        state, progress = checkpoint.load(path)
         if progress.model != self._experiment.model.name:
             raise DataError(f"checkpoint.resume: it holds {progress.model!r}, not {self._experiment.model.name!r}")
         trainer.restore(state)
         self._epoch, self._steps, self._seconds = progress.epoch, progress.steps, progress.seconds
+        self._inside = progress.inside
         self._schedule.restore(progress.schedule)
-        if self._spent():
+        if self._spent() and self._experiment.checkpoint.resume != AUTO:
             raise TrainingError("config", "the budget was spent when the checkpoint was saved; raise budget.epochs")
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save_when_due(self, trainer: Trainer) -> None:
         every = self._experiment.checkpoint.every_epochs
-        if every is None or self._assignment.rank or (self._epoch % every and not self._spent()):
-            return
+        due = every is not None and (self._epoch % every == 0 or self._spent())
+        if not self._assignment.rank and (due or self._stopping):
+            self._save(trainer)
+        if self._stopping and not self._spent():
+            raise StoppedError
+
+    def _save(self, trainer: Trainer) -> None:
         self._events.emit("started", "checkpoint", self._epoch)
         progress = checkpoint.Progress(
-            self._experiment.model.name, self._epoch, self._steps, self._seconds, self._schedule.state()
+            self._experiment.model.name, self._epoch, self._steps, self._seconds, self._schedule.state(), self._inside
         )
         checkpoint.save(Path(self._assignment.directory) / CHECKPOINT_FILE, trainer.state(), progress)
         self._events.emit("ended", "checkpoint", self._epoch)
@@ -284,27 +328,52 @@ class Loop:
 
     def _train(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
         batch = self._experiment.batch
+        batches = self._left(dataset.batches("train", batch, epoch))
         self._events.emit("started", "train", epoch)
         started = told = time.monotonic()
         steps = 0
-        for data in trainer.feed(dataset.batches("train", batch, epoch)):
+        for data in trainer.feed(batches):
             trainer.step(data)
             steps += 1
             self._steps += 1
+            self._inside += 1
+            if self._stopping:
+                self._end_part(trainer, epoch, steps, started)
             now = time.monotonic()
             if now - told >= PROGRESS_PERIOD_S:
                 told = now
                 self._tell(trainer, epoch, steps, now - started)
             if self._ends(trainer, steps, now - started):
                 break
+        if not steps:  # all of the epoch was trained before the run was stopped in its validation
+            self._events.emit("ended", "train", epoch, {"steps": 0, "images": 0})
+            return math.nan
         loss = trainer.take_loss()
         self._seconds += self._agreed(trainer, time.monotonic() - started)
-        values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, steps, 0.0), "loss": loss}
+        values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, self._inside, 0.0)}
         if isinstance(trainer, Waiting):
             values["input_wait_s"] = trainer.input_wait_s()
-        self._events.emit("ended", "train", epoch, values)
+        self._events.emit("ended", "train", epoch, {**values, "loss": loss})
         self._check(loss, epoch)
         return loss
+
+    def _left(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of an epoch without those that an earlier attempt has trained on."""
+        if not self._inside:
+            return batches
+        self._events.emit("started", "skip")
+        for _ in self._telling("skip", None, _first(batches, self._inside)):
+            pass
+        self._events.emit("ended", "skip")
+        return batches
+
+    def _end_part(self, trainer: Trainer, epoch: int, steps: int, started: float) -> NoReturn:
+        """Ends an epoch within; its loss, which all workers would have to tell together, is not told."""
+        trainer.synchronize()
+        self._seconds += time.monotonic() - started
+        values = {"steps": steps, "images": steps * self._experiment.batch, "unfinished": 1}
+        self._events.emit("ended", "train", epoch, values)
+        raise StoppedError
 
     def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
         """Whether the budget is spent; of several workers, by the clock of the first.
@@ -331,19 +400,19 @@ class Loop:
 
     def _tell(self, trainer: Trainer, epoch: int, steps: int, elapsed_s: float) -> None:
         loss = trainer.recent_loss()
-        fraction = self._fraction(epoch, steps, elapsed_s)
+        fraction = self._fraction(epoch, self._inside, elapsed_s)
         values = {"steps": steps, "images": steps * self._experiment.batch, "fraction": fraction}
         self._events.emit("progress", "train", epoch, values if loss is None else {**values, "loss": loss})
         if loss is not None:
             self._check(loss, epoch)
 
-    def _fraction(self, epoch: int, steps: int, elapsed_s: float) -> float:
-        """How much of the budget is spent, 0 to 1: the limit that is nearest."""
+    def _fraction(self, epoch: int, inside: int, elapsed_s: float) -> float:
+        """How much of the budget is spent after `inside` steps of an epoch, 0 to 1: the limit that is nearest."""
         budget = self._experiment.budget
         per_epoch = max(self._info.train_images // self._experiment.batch, 1)
         shares = [
-            (epoch - 1 + steps / per_epoch) / budget.epochs if budget.epochs else 0.0,
-            self._steps / budget.steps if budget.steps else 0.0,
+            (epoch - 1 + inside / per_epoch) / budget.epochs if budget.epochs else 0.0,
+            (self._steps - self._inside + inside) / budget.steps if budget.steps else 0.0,
             (self._seconds + elapsed_s) / budget.seconds if budget.seconds else 0.0,
         ]
         return min(max(shares), 1.0)
@@ -388,6 +457,8 @@ class Loop:
         told = time.monotonic()
         for batch in batches:
             yield batch
+            if self._stopping and phase == "validate":
+                raise StoppedError
             if time.monotonic() - told >= PROGRESS_PERIOD_S:
                 told = time.monotonic()
                 self._events.emit("progress", phase, epoch)

@@ -31,6 +31,7 @@ class Sweep:
         cells: the overrides of every cell, each at the number of its folder; empty where the sweeper chooses them.
         keys: what identifies each of `cells` wherever it is asked for again.
         queue: the numbers of the cells that are to run now, in their order.
+        going_on: those of them that go on from a checkpoint in their folder.
     """
 
     sweep_id: str
@@ -39,6 +40,7 @@ class Sweep:
     cells: tuple[tuple[str, ...], ...] = ()
     keys: tuple[str, ...] = ()
     queue: tuple[int, ...] = field(default=())
+    going_on: tuple[int, ...] = ()
 
     def write(self, directory: Path) -> None:
         """Into `directory`, whole or not at all."""
@@ -66,6 +68,7 @@ class Sweep:
                 cells=tuple(tuple(cell) for cell in sweep.cells),
                 keys=tuple(sweep.keys),
                 queue=tuple(sweep.queue),
+                going_on=tuple(sweep.going_on),
             )
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path}: no sweep can be read from it: {error}; choose another folder") from error

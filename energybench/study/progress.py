@@ -9,6 +9,7 @@ from pathlib import Path
 
 from energybench.console import duration
 from energybench.errors import DataError
+from energybench.run import attempts
 from energybench.run.code import changes
 from energybench.run.preflight import Plan
 from energybench.run.result import RESULT_FILE, Result
@@ -27,6 +28,7 @@ class Task:
         state: done | failed | to run.
         why: of a cell that is to run though it was begun before: why.
         result: of the earlier run that stands; None where it is to run.
+        goes_on: whether it is to go on from the checkpoint of an earlier attempt.
     """
 
     plan: Plan
@@ -34,6 +36,7 @@ class Task:
     state: str
     why: str = ""
     result: Result | None = None
+    goes_on: bool = False
 
     @property
     def to_run(self) -> bool:
@@ -47,20 +50,28 @@ def task(plan: Plan, number: int | None, directory: Path, sweep_id: str) -> Task
     if folder is None or not folder.exists():
         return Task(plan, number, TO_RUN)
     if not (folder / RESULT_FILE).exists():
-        return Task(plan, number, TO_RUN, "cut short")
+        return Task(plan, number, TO_RUN, "cut short", goes_on=_goes_on(plan, folder))
     try:
         result = Result.read(folder)
     except DataError as error:
         return Task(plan, number, TO_RUN, f"its result cannot be read: {error}")
     if result.sweep_id != sweep_id:  # a folder that was in use before there was a ledger in it
         return Task(plan, number, TO_RUN, "the result of another sweep is in its place")
-    return _judged(plan, number, result)
+    return _judged(plan, number, folder, result)
 
 
-def _judged(plan: Plan, number: int | None, result: Result) -> Task:
+def _goes_on(plan: Plan, folder: Path) -> bool:
+    """Whether it goes on from its own checkpoint, which the same code must have made."""
+    if not attempts.goes_on(folder, plan.experiment.checkpoint):
+        return False
+    last = attempts.last(folder)
+    return last is None or plan.experiment.sweep.code == "any" or not _changed(plan, last)
+
+
+def _judged(plan: Plan, number: int | None, folder: Path, result: Result) -> Task:
     rerun = plan.experiment.rerun
     if result.status == "interrupted":
-        return Task(plan, number, TO_RUN, "interrupted")
+        return Task(plan, number, TO_RUN, "interrupted", goes_on=_goes_on(plan, folder))
     if rerun == "all":
         return Task(plan, number, TO_RUN, "rerun=all")
     if result.status == "failed":

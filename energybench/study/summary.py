@@ -89,6 +89,7 @@ def table(results: Sequence[Result]) -> Table:
 DETAILS: tuple[tuple[str, str, str], ...] = (
     ("time_s", "training time", "{:,.2f} s"),
     ("images_per_s", "throughput", "{:,.0f} images/s"),
+    ("input_wait_fraction", "waiting for data", "{:.1%} of the time"),
     ("power_mean_w", "mean power", "{:,.1f} W"),
     ("power_peak_w", "peak power", "{:,.1f} W"),
     ("power_idle_w", "idle power", "{:,.1f} W"),
@@ -103,6 +104,7 @@ DETAILS: tuple[tuple[str, str, str], ...] = (
     ("energy_to_accuracy_j", "energy to accuracy", "{:,.1f} J"),
     ("warmup.energy_j", "energy of the warm-up", "{:,.1f} J"),
     ("validate.energy_j", "energy of validation", "{:,.1f} J"),
+    ("unreadable_samples", "samples that could not be read", "{:,.0f}"),
 )
 
 

@@ -5,10 +5,11 @@
 `TrackingError`, and `sync` delivers later what result.json holds, exactly once.
 """
 
+from energybench.credentials import redact
 from energybench.tracking.delivery import SyncReport, sync
 from energybench.tracking.reader import MlflowReader
 from energybench.tracking.record import run_name
-from energybench.tracking.store import available, redact, resolve_uri
+from energybench.tracking.store import available, resolve_uri
 from energybench.tracking.tracker import MlflowTracker
 from energybench.tracking.ui import ui, ui_command
 

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from energybench.credentials import redact
 from energybench.errors import TrackingError
 from energybench.run.result import Failure, Result
 from energybench.tracking import record
 from energybench.tracking.record import NAME_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
 from energybench.tracking.recorded import Recorded, Runs, open_runs
-from energybench.tracking.store import available, redact, sqlite_path, tracking_errors
+from energybench.tracking.store import available, sqlite_path, tracking_errors
 
 
 class MlflowReader:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from energybench.credentials import redact
 from energybench.run.result import Result
-from energybench.tracking.store import redact
 
 RUN_TAG = "energybench.run_id"
 SWEEP_TAG = "energybench.sweep_id"

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from energybench.availability import Availability
+from energybench.credentials import URI_VARIABLE, complete, redact, without_password
 from energybench.errors import TrackingError
 
 REMEDY = "run pip install 'energybench[mlflow]', or set tracking=none"
@@ -30,10 +31,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
-# user:password@ may hold '/' and '@' unescaped (SQLAlchemy takes them), so it reaches to the last '@' of the word.
-_USER_INFO = re.compile(r"(?<=://)(?:[^/:@\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
-_SECRET_QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|pwd|token|secret|key|signature)=)[^&\s'\"]+", re.IGNORECASE)
-
 
 class HasUri(Protocol):
     """Options that may name a store: the config group `tracking`, a command line."""
@@ -46,9 +43,10 @@ class HasUri(Protocol):
 def resolve_uri(options: HasUri) -> str:
     """The store to use: the one named, else MLFLOW_TRACKING_URI, else mlflow.db in the current folder.
 
-    The path of a local database is absolute, so that it stays the same from any folder.
+    The path of a local database is absolute, so that it stays the same from any folder. An address whose credentials
+    were struck out, as in the configuration of an earlier run, gets them from MLFLOW_TRACKING_URI.
     """
-    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = complete(options.uri) if options.uri else os.environ.get(URI_VARIABLE)
     return absolute(uri) if uri else f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
@@ -81,12 +79,10 @@ def artifact_folder(uri: str) -> Path | None:
 def artifact_location(uri: str, experiment: str) -> str | None:
     """The artifact location of an experiment that is created in `uri`; None: the store's default."""
     folder = artifact_folder(uri)
-    return None if folder is None else (folder / quote(experiment, safe=" ")).as_uri()
-
-
-def redact(text: str) -> str:
-    """`text` with the credentials of every address in it replaced: "http://***@host"."""
-    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
+    if folder is None:
+        return None
+    name = quote(experiment, safe=" ")
+    return (folder / (name if name.strip(".") else name.replace(".", "%2E"))).as_uri()  # "..": the folder above
 
 
 def available(uri: str | None = None) -> Availability:
@@ -139,7 +135,7 @@ def tracking_errors(uri: str, doing: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # MLflow lets its database's, its HTTP client's and the file system's errors through
-        reason = _without_password(_reason(error), uri)
+        reason = without_password(_reason(error), uri)
         raise TrackingError(f"tracking at {redact(uri)}: cannot {doing}: {reason}") from error
 
 
@@ -150,10 +146,3 @@ def _reason(error: Exception) -> str:
         return text[:500]
     cause = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out)", text)
     return f"the server does not answer ({cause[1] or cause[2]})" if cause else "the server does not answer"
-
-
-def _without_password(text: str, uri: str) -> str:
-    _, _, password = next(iter(_USER_INFO.findall(uri)), "").rstrip("@").partition(":")
-    for secret in {password, unquote(password)} - {""}:
-        text = text.replace(secret, "***")
-    return redact(text)

@@ -10,11 +10,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
+from energybench.credentials import redact
 from energybench.run.result import RESULT_FILE, Result, Status
 from energybench.tracking import record, view
 from energybench.tracking.folder import locked, staged, sweep_folder
 from energybench.tracking.record import CELL_TAG, COMPLETE_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
-from energybench.tracking.store import artifact_location, load, redact, tracking_errors
+from energybench.tracking.store import artifact_location, load, tracking_errors
 
 # One call takes 1000 values in all, of which 100 parameters and 100 tags.
 _METRICS, _PARAMETERS, _TAGS = 800, 100, 100

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
+from energybench.credentials import redact
 from energybench.errors import TrackingError
 from energybench.tracking import view
 from energybench.tracking.store import (
@@ -14,7 +15,6 @@ from energybench.tracking.store import (
     available,
     is_server,
     load,
-    redact,
     sqlite_path,
     tracking_errors,
 )

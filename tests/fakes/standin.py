@@ -23,7 +23,10 @@ from energybench.run.engine import Evaluation
 
 @dataclass(frozen=True)
 class StandinOptions:
-    """`mode` strikes at step `at_step` (from 1, warm-up not counted) of worker `in_rank`."""
+    """`mode` strikes at step `at_step` (from 1, warm-up not counted) of worker `in_rank`.
+
+    That step lasts until CLOCK_MONOTONIC is `until_s`, if it is not past that.
+    """
 
     step_s: float = 0.01
     mode: str = "train"
@@ -31,6 +34,7 @@ class StandinOptions:
     in_rank: int = 0
     processes: bool = False
     slower_by_rank_s: float = 0.0
+    until_s: float = 0.0
 
     def __post_init__(self):
         if self.mode not in STRIKES:
@@ -62,6 +66,12 @@ def _fork_and_die():
     _die(signal.SIGKILL)
 
 
+def _fill_memory():
+    """Host memory runs out for real."""
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    np.zeros(8 << 30, np.uint8)
+
+
 STRIKES = {
     "train": lambda: None,
     "crash": lambda: _die(signal.SIGSEGV),
@@ -70,6 +80,7 @@ STRIKES = {
     "hang": lambda: time.sleep(600),
     "nan": lambda: None,
     "memory": lambda: _raise(MemoryError("no room for 5 GiB")),
+    "host_memory": _fill_memory,
     "gpu_memory": lambda: _raise(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")),
     "child": lambda: subprocess.Popen(["sleep", "600"]),
     "fork_child": _fork,
@@ -125,6 +136,7 @@ class StandinTrainer:
         time.sleep(self.options.step_s + self.options.slower_by_rank_s * self.task.rank)
         if (self.steps, self.task.rank) == (self.options.at_step, self.options.in_rank):
             STRIKES[self.options.mode]()
+            time.sleep(max(self.options.until_s - time.monotonic(), 0.0))
 
     def warm_up(self, training, validation):
         for _ in training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 
 import hypothesis.strategies as st
 import pytest
@@ -15,6 +16,7 @@ from energybench.run.result import SCHEMA_VERSION, ChannelEnergy, Failure, Phase
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 MAYBE = st.none() | NUMBERS
 WORDS = st.text(max_size=10)
+TIMES = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
 ENERGIES = st.builds(
     ChannelEnergy, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, st.integers(0), NUMBERS, NUMBERS, WORDS, st.booleans()
 )
@@ -39,11 +41,13 @@ RESULTS = st.builds(
     status=st.sampled_from(["finished", "failed", "interrupted"]),
     failure=st.none() | st.builds(Failure, WORDS, WORDS),
     config=st.dictionaries(WORDS, PLAIN, max_size=3),
-    started_at=WORDS,
-    ended_at=WORDS,
+    started_at=TIMES,
+    ended_at=TIMES,
     phases=st.lists(PHASES, max_size=2).map(tuple),
     metrics=st.dictionaries(WORDS, NUMBERS, max_size=3),
-    epochs=st.lists(st.dictionaries(WORDS, NUMBERS, max_size=2), max_size=2).map(tuple),
+    epochs=st.lists(st.dictionaries(WORDS, NUMBERS, max_size=2).map(lambda row: {**row, "epoch": 1.0}), max_size=2).map(
+        tuple
+    ),
     tags=st.dictionaries(WORDS, WORDS, max_size=2),
     provenance=st.dictionaries(WORDS, PLAIN, max_size=2),
     overrides=st.lists(WORDS, max_size=2).map(tuple),

@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from omegaconf import OmegaConf
+from standin_runs import left, planned
 from views import Silent
 
-from energybench.config import resolve
 from energybench.errors import MeterError
-from energybench.registry import Registry
 from energybench.run.execute import Place, execute
-from energybench.run.preflight import Machine, prepare
 from energybench.run.result import Result
 from energybench.run.supervisor import death
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
 PATIENCE_S = 20.0
-
-
-def planned(*, gpu=None, meter=None, measure=None, epochs=2, **engine):
-    registry = Registry()
-    config = {
-        "model": {"name": "lenet"},
-        "dataset": {"name": "tiny"},
-        "engine": {"name": "standin", **engine},
-        "meter": {"name": "scripted", **(meter or {})},
-        "gpu": {"name": "pascal", "count": 1, **(gpu or {})},
-        "batch": 8,
-        "budget": {"epochs": epochs},
-        "measure": {"baseline_s": 0.0, "warmup_steps": 0, "watchdog_s": 60.0, **(measure or {})},
-        "tracking": {"name": "none"},
-    }
-    return prepare(resolve(OmegaConf.create(config), registry), Machine(registry))
 
 
 @pytest.fixture
@@ -56,20 +35,6 @@ def run(tmp_path):
 
     yield go
     assert not left(tmp_path, before)
-
-
-def left(directory, before=()):
-    """Living processes of a run in `directory`: those that hold its log files open."""
-    found = []
-    for process in psutil.process_iter():
-        if process.pid not in before and process.pid != os.getpid():
-            try:
-                files = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in (1, 2)]
-            except OSError:
-                continue
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in file for file in files):
-                found.append(process)
-    return found
 
 
 def phases(result, name="train"):

@@ -93,6 +93,8 @@ class Lines:
         """The sum of the channel's columns and products of columns."""
         factors = [[self._number(cells, name) for name in term.split("*")] for term in channel.power]
         watts = channel.scale * sum(math.prod(numbers) for numbers in factors)
+        if not math.isfinite(watts):
+            raise UnreadableLineError(f"{channel.name}: {watts} W")
         if channel.max_w is not None and watts > channel.max_w:
             raise UnreadableLineError(f"{channel.name}: {watts:g} W, above max_w={channel.max_w:g}")
         return watts

@@ -23,6 +23,7 @@ from energybench_plugins.meters.nvidia_smi_tool import (
     POWER_FIELDS,
     ended,
     environment,
+    failure_in,
     not_started,
     query,
     watts,
@@ -217,7 +218,8 @@ class Stream:
     def _collect(self, line: str) -> None:
         arrival_ns = time.monotonic_ns()
         row = line.split(", ")
-        if len(row) != 2 + len(self._sources):
+        asked = row[1:2] and (row[1] in self._newest_ns or failure_in(row[1]) is not None)
+        if len(row) != 2 + len(self._sources) or not asked:
             self._lines.words.append(line)
             return
         uuid = self._lines.card(row[1])
@@ -280,7 +282,7 @@ class _Lines:
 
         Every round has the same cards in the same order, so that a first whole round tells the places.
         """
-        if uuid.startswith("["):
+        if failure_in(uuid) is not None:
             known = len(self._order) == self._cards
             self._place = (self._place + 1) % self._cards
             return self._order[self._place] if known else None

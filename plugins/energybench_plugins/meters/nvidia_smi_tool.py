@@ -5,6 +5,7 @@ What it prints, when it flushes and how it ends is as seen of the tool of driver
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from collections.abc import Sequence
@@ -127,6 +128,9 @@ def watts(value: str) -> float:
     if words := failure_in(value):
         raise MeterError(f"nvidia-smi: {words}")
     try:
-        return float(value)
-    except ValueError as error:
-        raise MeterError(f"nvidia-smi: {value!r} is no power") from error
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise MeterError(f"nvidia-smi: {value!r} is no power")
+    return found

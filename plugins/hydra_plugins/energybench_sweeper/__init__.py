@@ -34,7 +34,7 @@ class OrderedSweeper(BasicSweeper):
         OmegaConf.save(self.config, directory / "multirun.yaml")
         returned = []
         for numbers in self._batches(ledger.queue):
-            for number in numbers:
+            for number in set(numbers) - set(ledger.going_on):
                 set_aside(directory, number)
             cells = [list(ledger.cells[number]) for number in numbers]
             returned.append(self.launcher.launch(cells, initial_job_idx=numbers[0]))
