@@ -9,6 +9,9 @@
    drawn at random, as bursts that keep time with the counter's ticks would flatter everyone. Beside it Zeus's window.
 3. Training with the meter on against off, in turn.
 
+real_meter.json has the start and end of every burst, power.N.parquet the readings, both by CLOCK_MONOTONIC: how late a
+card tells its power can be fitted to them.
+
 Each card that is named runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
 NVIDIA card with an energy counter (Volta or newer) and torch; `--load none` tries everything else without.
 """
@@ -47,6 +50,7 @@ from energybench.registry import Registry
 
 BURSTS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESTS_S = (0.35, 0.75)
+UNCOUNTED_S = (0.1, 0.6)
 RESULT = "real_meter.json"
 
 Ticks = tuple[tuple[float, float], tuple[float, float]]
@@ -191,6 +195,8 @@ def judge_bursts(series: list[dict[str, Any]], block: energybench.measure) -> li
                 "energies_j": energies,
                 "zeus_j": beside,
                 "times_s": [one.time_s for one in flat],
+                "start_ns": [one.provenance["start_ns"] for one in flat],
+                "end_ns": [one.provenance["end_ns"] for one in flat],
             }
         )
     return rows
@@ -224,29 +230,36 @@ def off(energies: list[float], reference_j: float) -> dict[str, float]:
     }
 
 
-def throughput(load: gpu_load.Load, uuid: str, pairs: int, seconds: float) -> dict[str, Any]:
-    """Steps a second with the meter on and off, in turn, the order within a pair turned each time."""
+def throughput(load: gpu_load.Load, uuid: str, pairs: int, seconds: float, chance: random.Random) -> dict[str, Any]:
+    """Steps a second with the meter on and off, in turn, the order within a pair turned each time: off on, on off.
+
+    Opening the meter lets the card rest, so both sides train uncounted before they count: for so long, drawn at random,
+    that reads half a second apart fall into the counted part as often as they should. What the second side of a pair
+    has over the first is estimated and taken out, so it widens no interval.
+    """
     load.train_for(min(1.0, seconds))
     rates: dict[bool, list[float]] = {True: [], False: []}
     for number in range(pairs):
         for on in (True, False) if number % 2 else (False, True):
             with energybench.measure("nvml", [uuid]) if on else nullcontext():
+                load.train_for(chance.uniform(*UNCOUNTED_S))
                 steps, took = load.train_for(seconds)
             rates[on].append(steps / took)
-    logs = [math.log(on / without) for on, without in zip(rates[True], rates[False], strict=True)]
-    middle = statistics.fmean(logs)
-    half = math.inf
-    if pairs > 1:
-        from scipy.stats import t
+    ratio, low, high = of_turned_pairs([math.log(on / off) for on, off in zip(rates[True], rates[False], strict=True)])
+    return {"on": rates[True], "off": rates[False], "ratio": ratio, "low": low, "high": high}
 
-        half = float(t.ppf(0.975, pairs - 1)) * statistics.stdev(logs) / math.sqrt(pairs)
-    return {
-        "on": rates[True],
-        "off": rates[False],
-        "ratio": math.exp(middle),
-        "low": math.exp(middle - half),
-        "high": math.exp(middle + half),
-    }
+
+def of_turned_pairs(logs: list[float]) -> tuple[float, float, float]:
+    """Ratio and its 95 % interval from logarithms of ratios, of which every other one is of the other order."""
+    from scipy.stats import t
+
+    orders = [logs[::2], logs[1::2]]
+    middle = statistics.fmean(statistics.fmean(one) for one in orders)
+    left = [log - statistics.fmean(one) for one in orders for log in one]
+    freedom = len(logs) - len(orders)
+    scatter = math.sqrt(sum(one**2 for one in left) / freedom)
+    half = float(t.ppf(0.975, freedom)) * scatter * math.sqrt(sum(1 / len(one) for one in orders)) / len(orders)
+    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 
 def card(given: argparse.Namespace) -> dict[str, Any]:
@@ -283,7 +296,7 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
         rows += agreement({"steady": spans["steady"]}, lines("nvidia_smi", device, tool_trace))
     say("training")
     try:
-        speed = throughput(load, device.uuid, given.pairs, given.pair_seconds)
+        speed = throughput(load, device.uuid, given.pairs, given.pair_seconds, random.Random(given.seed))
     except Exception as error:  # what was measured before is kept
         speed = {"failure": f"{type(error).__name__}: {error}"}
     say("done")
@@ -371,16 +384,16 @@ def main() -> int:
     parser.add_argument("--load", choices=gpu_load.LOADS, default="torch")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady load")
     parser.add_argument("--burst-seconds", type=float, default=3.5, help="of each of the ten series of bursts")
-    parser.add_argument("--pairs", type=int, default=8, help="of training with the meter on and off")
-    parser.add_argument("--pair-seconds", type=float, default=1.2, help="of each side of a pair")
+    parser.add_argument("--pairs", type=int, default=10, help="of training with the meter on and off")
+    parser.add_argument("--pair-seconds", type=float, default=0.65, help="that count, of each side of a pair")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image", type=int, default=224, help="height and width that are trained on, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.begun = time.monotonic()
-    if given.pairs < 2:
-        parser.error(f"argument --pairs: {given.pairs} tells no interval; give 2 or more")
+    if given.pairs < 4:
+        parser.error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
     if given.alone:
         (Path(given.out) / RESULT).write_text(json.dumps(card(given)), encoding="utf-8")
         return 0

@@ -67,7 +67,8 @@ class Source:
         lag_s: time constant of a first-order low-pass that the sensor sees the power through, seconds; None: there is
             none, or it is not known.
         time_uncertainty_s: standard uncertainty of a sample's time, seconds, common to all of them: how far the
-            instrument's clock may be from CLOCK_MONOTONIC. 0: the read itself says when.
+            instrument's clock may be from CLOCK_MONOTONIC, and how late the sensor may tell what it sees. 0: the read
+            itself says when.
         stamps_reads: whether a sample's time is when the sensor was asked, and not when it took the value.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energybench.power.calibration import corrected
-from energybench.power.fusion import filled, ranked, shape_for, shaped
+from energybench.power.fusion import doubted, filled, ranked, shape_for, shaped
 from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
@@ -63,7 +63,7 @@ class Timeline:
         own = ranked([source for source in sources if source.channel == channel.name])
         columns = readings if isinstance(readings, Mapping) else by_source(readings)
         self._known = [_known(own, number, columns) for number in range(len(own))]
-        self._line = _Line(_fused(self._known))
+        self._line = _Line(_fused(self._known), max((source.time_uncertainty_s for source in own), default=0.0))
         self._alone: dict[int, _Line] = {}
 
     def energy(self, start_ns: int, end_ns: int) -> ChannelEnergy:
@@ -82,9 +82,14 @@ class Timeline:
         - each edge of the window that cuts a cell (two updates between which the energy is known, its course not): at
           the share x of a cell of length L, D x L x x(1 - x) / sqrt(3), the root mean square for a jump by D at an
           unknown instant; D is told by the neighbouring cells (`segments`);
-        - each such edge: the doubt of when the updates were, times the difference of the powers around; of a counter
-          whose updates could not be located, energy of the interval / sqrt(12), and the same of the read's length and
-          of the resolution (rectangular distributions, GUM 4.3.7);
+        - what is always the same of the doubt about when the updates were, the sources' `time_uncertainty_s` above all:
+          the root mean square of what the window gains or loses when it is moved by that doubt, to and fro. It is much
+          where the power jumps at a window's edges, as that of a burst does, and nothing where it is steady. Where an
+          edge cuts a cell, the power there may be D x sqrt((x^3 + (1 - x)^3) / 3) from what is drawn; two edges of one
+          cell, y - x of it apart, may differ by D x sqrt(y - x);
+        - each edge's own part of that doubt, times the power there; of a counter whose updates could not be located,
+          energy of the interval / sqrt(12), and the same of the read's length and of the resolution (rectangular
+          distributions, GUM 4.3.7);
         - of a counter, how well its pace is known: what it counted is divided by the time between its updates. Each
           `BLOCK` of readings finds its phase anew, so in longer windows this grows no more;
         - power that is seen for a part of the time or at instants: for each interval, what may have been missed, told
@@ -181,7 +186,7 @@ class Timeline:
             blurred_s = source.averaging_s if source.averaging_s is not None else np.inf
             if not (is_full_time(source) or blurred_s < 0.02 * (end_ns - start_ns) / 1e9) or is_part_time(source):
                 continue
-            line = self._alone.setdefault(number, _Line(known.course))
+            line = self._alone.setdefault(number, _Line(known.course, source.time_uncertainty_s))
             other = line.window(start_ns, end_ns)
             if other.covered_ns < 0.99 * (end_ns - start_ns) or window.covered_ns < 0.99 * (end_ns - start_ns):
                 continue
@@ -214,9 +219,20 @@ def _fused(known: list[_Known]) -> Course:
     fine = shape_for(sources[0], sources[1:])
     if fine is not None and known[0].updates.located:
         fused = shaped(fused, known[sources.index(fine)].course)
+    elif len(fused.cells.start_ns) and known[0].updates.located:
+        for other in known[1:]:
+            fused = _contradicted(fused, other)
     for other in known[1:]:
         fused = filled(fused, other.course)
     return fused
+
+
+def _contradicted(total: Course, other: _Known) -> Course:
+    """`total` with the doubt that the means of another source cast on how its cells are drawn."""
+    source, found = other.source, other.updates
+    if not (source.quantity == "power_w" and found.located and source.averaging_s and source.lag_s is None):
+        return total
+    return doubted(total, found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns)
 
 
 def _pace_j2(known: _Known, window: _Window) -> float:
@@ -275,9 +291,15 @@ class _Window:
 
 
 class _Line:
-    """A course with running sums, so that a long window costs no more than a short one."""
+    """A course with running sums, so that a long window costs no more than a short one.
 
-    def __init__(self, of: Course) -> None:
+    Args:
+        of: the course.
+        late_s: standard uncertainty of all of its times together, seconds.
+    """
+
+    def __init__(self, of: Course, late_s: float) -> None:
+        self._late_s = late_s
         self._segments = of.segments
         self._cells = of.cells
         self._peak_w = Largest(of.segments.peak_w)
@@ -293,10 +315,29 @@ class _Line:
 
     def window(self, start_ns: int, end_ns: int) -> _Window:
         """Energy, its variance and what it rests on, from `start_ns` to `end_ns`."""
+        first, stop = self._segments_in(start_ns, end_ns)
+        if first >= stop:
+            return _Window(0.0, 0.0, 0, 0.0, {})
+        energy_j, sampling_j2, covered_ns = self._sum(start_ns, end_ns)
+        return _Window(
+            energy_j=energy_j,
+            variance_j2=sampling_j2 + self._edges_j2(start_ns, end_ns) + self._moved_j2(start_ns, end_ns),
+            covered_ns=covered_ns,
+            peak_w=self._peak_w.between(first, stop),
+            shares=self._shares(first, stop),
+        )
+
+    def _segments_in(self, start_ns: int, end_ns: int) -> tuple[int, int]:
+        """The first segment that reaches into the window, and the one after the last; equal where there is none."""
         first = int(np.searchsorted(self._segments.end_ns, start_ns, side="right"))
         stop = int(np.searchsorted(self._segments.start_ns, end_ns, side="left"))
-        if first >= stop or start_ns == end_ns:
-            return _Window(0.0, 0.0, 0, 0.0, {})
+        return first, (first if start_ns == end_ns else max(first, stop))
+
+    def _sum(self, start_ns: int, end_ns: int) -> tuple[float, float, int]:
+        """Energy, sampling variance and covered time of a window."""
+        first, stop = self._segments_in(start_ns, end_ns)
+        if first == stop:
+            return 0.0, 0.0, 0
         ends = [self._part(i, start_ns, end_ns) for i in sorted({first, stop - 1})]
         energy_j, variance_j2, covered_ns = (sum(column) for column in zip(*ends, strict=True))
         between = slice(first + 1, stop - 1)
@@ -304,13 +345,7 @@ class _Line:
             energy_j += float(self._energy_j[between.stop] - self._energy_j[between.start])
             variance_j2 += max(0.0, float(self._sampling_j2[between.stop] - self._sampling_j2[between.start]))
             covered_ns += int(self._covered_ns[between.stop] - self._covered_ns[between.start])
-        return _Window(
-            energy_j=energy_j,
-            variance_j2=variance_j2 + self._edges_j2(start_ns, end_ns),
-            covered_ns=covered_ns,
-            peak_w=self._peak_w.between(first, stop),
-            shares=self._shares(first, stop),
-        )
+        return energy_j, variance_j2, covered_ns
 
     def _part(self, i: int, start_ns: int, end_ns: int) -> tuple[float, float, int]:
         """Energy, sampling variance and length of segment `i` inside the window."""
@@ -332,22 +367,46 @@ class _Line:
             # Energy between two edges of one cell: the same kernel, for the part between them.
             own_j = min(1.0, 2 * (y - x)) * float(self._cells.edge_j[first])
             return self._course_j2(first, y - x) + own_j**2
-        found = self._shift_j2(first, last, (end_ns - start_ns) / 1e9)
+        own_s = self._shifts_s(start_ns, end_ns)[1]
+        found = 0.0
         for cell, share in ((first, x), (last, y)):
             if cell is not None:
-                found += self._course_j2(cell, share) + float(self._cells.edge_j[cell] ** 2)
+                moved_j = own_s * float(self._cells.power_w[cell])
+                found += self._course_j2(cell, share) + float(self._cells.edge_j[cell] ** 2) + moved_j**2
         return found
 
-    def _shift_j2(self, first: int | None, last: int | None, length_s: float) -> float:
-        """Variance from the doubt of when the updates were: partly the same at both edges, partly each edge's own."""
+    def _shifts_s(self, start_ns: int, end_ns: int) -> tuple[float, float]:
+        """Of the doubt about when the updates were, what is the same at both edges and what is each edge's own."""
         cells = self._cells
-        ends = [cell for cell in (first, last) if cell is not None]
+        ends = [cell for cell in (self._cell(start_ns)[0], self._cell(end_ns)[0]) if cell is not None]
+        if not ends:
+            return self._late_s, 0.0
         shift_s = max(float(cells.shift_s[cell]) for cell in ends)
         steady_s = min(float(cells.steady_s[cell]) for cell in ends)
-        powers = [float(cells.power_w[cell]) for cell in ends]
-        own = OWN_SHIFT**2 * (1 - np.exp(-length_s / steady_s)) if steady_s > 0 else 1.0
-        apart_w = powers[1] - powers[0] if len(powers) > 1 else 0.0
-        return float(shift_s**2 * ((1 - own) * apart_w**2 + own * sum(power**2 for power in powers)))
+        own = OWN_SHIFT**2 * (1 - np.exp(-(end_ns - start_ns) / 1e9 / steady_s)) if steady_s > 0 else 1.0
+        return float(np.hypot(self._late_s, np.sqrt(1 - own) * shift_s)), float(np.sqrt(own) * shift_s)
+
+    def _moved_j2(self, start_ns: int, end_ns: int) -> float:
+        """Variance from a doubt that moves all updates alike."""
+        by_s = self._shifts_s(start_ns, end_ns)[0]
+        by_ns = round(by_s * 1e9)
+        if not by_ns:
+            return 0.0
+        energy_j, _, covered_ns = self._sum(start_ns, end_ns)
+        moved = [self._sum(start_ns + way * by_ns, end_ns + way * by_ns) for way in (-1, 1)]
+        # A window moved beyond the readings has lost them, which says nothing of its power.
+        told = [one for one in moved if one[2] == covered_ns] or moved
+        apart_j2 = sum((one[0] - energy_j) ** 2 for one in told) / len(told)
+        return apart_j2 + by_s**2 * self._powers_w2(start_ns, end_ns)
+
+    def _powers_w2(self, start_ns: int, end_ns: int) -> float:
+        """Variance of the difference of the powers at the two edges, by what their cells may hide."""
+        first, x = self._cell(start_ns)
+        last, y = self._cell(end_ns)
+        if first is not None and first == last:
+            return float(self._cells.course_w[first]) ** 2 * (y - x)
+        ends = [(cell, share) for cell, share in ((first, x), (last, y)) if cell is not None]
+        return sum(float(self._cells.course_w[cell]) ** 2 * (at**3 + (1 - at) ** 3) / 3 for cell, at in ends)
 
     def _course_j2(self, cell: int, share: float) -> float:
         length_s = float(self._cells.end_ns[cell] - self._cells.start_ns[cell]) / 1e9

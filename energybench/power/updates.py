@@ -46,7 +46,7 @@ class Updates:
     Attributes:
         time_ns: (n,) int64, when each value was taken.
         value: (n,) float64, watts or joules.
-        doubt_ns: (n,) float64, standard uncertainty of `time_ns`.
+        doubt_ns: (n,) float64, standard uncertainty of `time_ns`, besides what is common to all of the source's times.
         read_ns: (n,) int64, how long the read took; 0 where the sensor told the time or the beat is known.
         failed_ns: (m,) int64, times of the failed reads.
         located: whether the updates themselves were found, be it by the sensor's own stamps.
@@ -86,10 +86,10 @@ class Beat:
 def updates(source: Source, columns: Columns | None) -> Updates:
     """The values of one source and when they were taken.
 
-    A source that stamps its updates is taken at its word, within `source.time_uncertainty_s`. One that declares
+    A source that stamps its updates is taken at its word. One that declares
     `update_s` has its beat looked for; readings of the same update count once, and one so close to an update that it
     may show the value before or after it does not count. Where no beat fits, and where none is declared, each reading
-    stands for the middle of its read.
+    stands for the middle of its read. `source.time_uncertainty_s`, which is common to all, is no part of `doubt_ns`.
     """
     if columns is None or not len(columns):
         empty = np.zeros(0, np.int64)
@@ -110,10 +110,10 @@ def updates(source: Source, columns: Columns | None) -> Updates:
     told_ns, value = time_ns[kept], columns.value[kept]
     read_ns = np.where(columns.sensor_ns[kept] == NO_TIME, end_ns - start_ns, 0)
     again = np.append(False, (np.diff(told_ns) == 0) & (np.diff(value) == 0))[: len(kept)]
-    doubt_ns = np.full(len(told_ns), source.time_uncertainty_s * 1e9)
+    doubt_ns = np.zeros(len(told_ns))
     if source.quantity == "energy_j" and _is_prompt(source, told_ns):
         # Renewed far more often than it is read, a counter is right at the read: when in it is all the doubt.
-        doubt_ns = np.hypot(doubt_ns, np.hypot(source.update_s or 0.0, read_ns / 1e9) / np.sqrt(12) * 1e9)
+        doubt_ns = np.hypot(source.update_s or 0.0, read_ns / 1e9) / np.sqrt(12) * 1e9
         return Updates(told_ns[~again], value[~again], doubt_ns[~again], 0 * read_ns[~again], failed_ns, True)
     if not stamped and source.update_s and source.quantity == "power_w":
         # Of power that never changes no beat can be seen: what is read is up to one update old.

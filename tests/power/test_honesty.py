@@ -13,12 +13,15 @@ from energybench.testing import PRESETS, constant, linear, simulation, square, s
 START_NS = 10**12
 LENGTH_S = 75.0
 WINDOWS_S = (0.05, 0.2, 1.0, 5.0, 60.0)
+LATE_S = 0.005
+"""Standard deviation of how late a card's sensors tell the power, drawn for each recording."""
+
 GPU = Channel("gpu.0", "gpu", "GPU-1")
 
 
 def source(name, **keys):
     quantity = "energy_j" if name == "counter" else "power_w"
-    return Source("gpu.0", name, quantity, resolution=1e-3, **keys)
+    return Source("gpu.0", name, quantity, resolution=1e-3, time_uncertainty_s=LATE_S, **keys)
 
 
 COUNTER = source("counter", period_s=0.097, update_s=0.1)
@@ -76,7 +79,8 @@ def measured(name, turns, seed=0, gain_u=0.0):
         gain = 1 + chance.gauss(0, gain_u)
         for curve in loads(chance):
             card = card_of(name, curve, gain, chance)
-            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS, seed=turn)
+            late_ns = round(chance.gauss(0, LATE_S) * 1e9)
+            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS + late_ns, seed=turn)
             line = Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
             for mean_s, start_s, end_s in windows(chance):
                 found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
@@ -131,6 +135,20 @@ def test_the_beat_of_the_sensor_is_found(sensor):
     name, rows = sensor
     beats = [found.update_s for _, _, found in rows if found.update_s is not None]
     assert np.median(beats) == pytest.approx(SENSORS[name][0].update_s, rel=0.002)
+
+
+def test_another_field_tells_that_the_power_jumps_within_a_tick():
+    """Ticks of 100 ms are all alike under such squares; what an A100's power field sees of each is not."""
+    chance, inside = random.Random(7), []
+    for _ in range(20):
+        load = square(60, 300, chance.uniform(0.03, 0.15), chance.uniform(0.3, 0.7), chance.random())
+        card = card_of("ampere_a100", load, 1.0, chance)
+        columns = simulation.readings(card, SENSORS["ampere_a100"], LENGTH_S, START_NS)
+        line = Timeline(GPU, SENSORS["ampere_a100"], columns)
+        for _, start_s, end_s in windows(chance):
+            found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
+            inside.append(abs(found.energy_j - load.energy_j(start_s, end_s)) <= 2 * found.independent_u_j)
+    assert 0.90 <= np.mean(inside) <= 0.995
 
 
 def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_recordings():

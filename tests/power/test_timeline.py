@@ -350,6 +350,24 @@ def test_the_sensors_own_time_counts():
     assert Timeline(GPU, [LINEAR], rows).energy(ns(0), ns(1)).energy_j == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    "window_s, doubt_j",
+    [((2, 3), 0.005 * 500), ((2.5, 4), 0.005 * 500), ((2, 2.5), 0.005 * 500 / math.sqrt(2)), ((2.2, 2.8), 0)],
+)
+def test_a_burst_is_in_doubt_by_how_late_all_times_may_be(window_s, doubt_j):
+    """A window over all of the burst loses whichever way it is moved, one over its first half one way only."""
+    burst = [(0, 100), (2, 100), (2, 600), (3, 600), (3, 100), (6, 100)]
+    found = energy(source(time_uncertainty_s=0.005, averaging_s=0.0, period_s=2.0), burst, *window_s)
+    sure = energy(source(averaging_s=0.0, period_s=2.0), burst, *window_s)
+    assert found.energy_j == pytest.approx(sure.energy_j)
+    assert found.independent_u_j**2 - sure.independent_u_j**2 == pytest.approx(doubt_j**2, abs=1e-9)
+
+
+def test_a_window_at_the_end_of_the_readings_is_in_no_more_doubt_for_being_late():
+    steady = every(0.1, 10, lambda _: 200)
+    assert energy(source(time_uncertainty_s=0.005, averaging_s=0.0), steady, 4, 10).independent_u_j == pytest.approx(0)
+
+
 def test_estimated_channels_stay_estimated():
     channel = Channel("gpu.0", "gpu", "GPU-1", estimated=True)
     assert Timeline(channel, [LINEAR], []).energy(ns(0), ns(1)).estimated

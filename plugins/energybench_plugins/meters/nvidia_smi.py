@@ -184,7 +184,7 @@ class NvidiaSmiSession:
                 update_s=sensors.update_s,
                 averaging_s=averaging[name],
                 lag_s=sensors.lag_s if name == "usage" else None,
-                time_uncertainty_s=STAMP_S / math.sqrt(12),
+                time_uncertainty_s=math.hypot(sensors.late_s, STAMP_S / math.sqrt(12)),
                 stamps_reads=True,
             )
             for name in told

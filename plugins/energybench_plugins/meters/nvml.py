@@ -221,6 +221,7 @@ class _Card:
             update_s=update_s,
             averaging_s=averaging_s,
             lag_s=lag_s,
+            time_uncertainty_s=self._sensors.late_s,
         )
 
     def _field(self, number: int) -> Callable[[Any], int]:

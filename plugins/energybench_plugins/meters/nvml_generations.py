@@ -28,6 +28,16 @@ MODULES = ("GH200", "GB200", "GB300")
 """Boards with a Grace CPU, on which NVIDIA's power sensors may tell the module's power."""
 
 
+LATE_S = 0.005
+"""Standard uncertainty of all of a card's times together: how late its sensors tell the power.
+
+An H100 (driver 580) told single bursts of load 4 to 8 ms late (docs/results/h100_meter.md): anything from 0 to 8 ms is
+8 ms / sqrt(3) from no delay, root mean square. It is one card, so the delay is a doubt and not taken off. Of other
+generations nobody has published it (the rise times of SC'24 are those of the means and of the low-pass), so it is
+assumed to be the same.
+"""
+
+
 @dataclass(frozen=True)
 class Sensors:
     """What is known of a generation's sensors.
@@ -39,6 +49,7 @@ class Sensors:
         instant_averaging_s: likewise, of the instant field; None: not known.
         gain_limit: how far boards were seen from an external meter, as a share.
         compared: whether boards of this generation were; else the limit is that of the others, assumed.
+        late_s: standard uncertainty of all of its sensors' times together, seconds.
     """
 
     update_s: float = 0.1
@@ -47,6 +58,7 @@ class Sensors:
     lag_s: float | None = None
     gain_limit: float = 0.05
     compared: bool = True
+    late_s: float = LATE_S
 
 
 MAXWELL_RISE_S = 0.345

@@ -15,6 +15,7 @@ from energybench.devices import GPU, Device
 from energybench.errors import ConfigError, MeterError
 from energybench.hookspecs import Register
 from energybench.power.meter import Channel, Quantity, Sample, Source
+from energybench_plugins.meters.nvml_generations import LATE_S
 from energybench_plugins.meters.zeus_cards import GAIN_LIMIT, GAIN_UNCERTAINTY, Card, Cards, ask
 
 PERIOD_S = 0.1
@@ -144,7 +145,7 @@ def _source(channel: str, name: str, card: Card, options: ZeusOptions) -> Source
     """Neither the sensor's rhythm nor what it averages over is told by Zeus, so neither is said."""
     quantity: Quantity = "energy_j" if name == "counter" else "power_w"
     resolution = PER_UNIT if name == "counter" else card.resolution_w
-    return Source(channel, name, quantity, options.period_s, resolution=resolution)
+    return Source(channel, name, quantity, options.period_s, resolution=resolution, time_uncertainty_s=LATE_S)
 
 
 def _channel(channel: str, card: Card, found: Sequence[str], missing: Sequence[str], options: ZeusOptions) -> Channel:
