@@ -16,7 +16,9 @@ class OutOfMemoryError(EnergybenchError, MemoryError):
     """The run does not fit into a device's memory."""
 
 
-def too_large(network: Network, experiment: Experiment, devices: int, available_bytes: int | None) -> OutOfMemoryError:
+def too_large(
+    network: Network, experiment: Experiment, devices: int, available_bytes: int | None, why: str
+) -> OutOfMemoryError:
     """The error that names the largest batch that would fit, as far as the network's description tells.
 
     Args:
@@ -24,22 +26,27 @@ def too_large(network: Network, experiment: Experiment, devices: int, available_
         experiment: its batch did not fit.
         devices: over which the batch is divided.
         available_bytes: memory that training can have on one of them; None where it is not known.
+        why: what failed, in the framework's words.
     """
+    return OutOfMemoryError(f"out of memory: {_advice(network, experiment, devices, available_bytes)} ({why})")
+
+
+def _advice(network: Network, experiment: Experiment, devices: int, available_bytes: int | None) -> str:
     batch = experiment.batch
-    said = f"out of memory: batch={batch} does not fit"
+    said = f"batch={batch} does not fit"
     slots = OPTIMIZER_SLOTS[experiment.training.optimizer]
     weights, one = network.training_bytes(0, slots), network.training_bytes(1, slots)
     if available_bytes is None or weights is None or one is None:
-        return OutOfMemoryError(f"{said}; use a smaller batch")
+        return f"{said}; use a smaller batch"
     sample = (one - weights) // (2 if experiment.precision in HALF else 1)
     parts = devices * experiment.training.accumulate
     fits = max(available_bytes - weights, 0) // sample * parts
     there = f"{available_bytes / 1e9:.2f} GB a device"
     if fits < parts:
-        return OutOfMemoryError(f"{said}, and by the network's description none fits into {there}; use another device")
+        return f"{said}, and by the network's description none fits into {there}; use another device"
     if fits >= batch:
-        return OutOfMemoryError(
+        return (
             f"{said}, though {there} would hold {fits} by the network's description; "
             f"use batch={max(batch // 2, 1)}, or more training.accumulate"
         )
-    return OutOfMemoryError(f"{said} into {there}; by the network's description the largest that fits is about {fits}")
+    return f"{said} into {there}; by the network's description the largest that fits is about {fits}"

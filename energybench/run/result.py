@@ -225,6 +225,12 @@ class Result:
             raise DataError(f"{file}: {error}") from error
 
 
+def devices_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The devices that trained, as a provenance tells them; empty where it does not."""
+    found = provenance.get("devices")
+    return [device for device in found if isinstance(device, Mapping)] if isinstance(found, list) else []
+
+
 # MLflow's own folders hold copies of what was delivered.
 _COPIES = {"mlartifacts", "mlruns"}
 

@@ -43,6 +43,7 @@ LOOK_PERIOD_S = 0.25
 
 NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LONGEST_REASON = 200
 REMEDIES = {"out_of_memory": "; use a smaller batch", "disk": "; make room and run it again"}
 
 PR_SET_PDEATHSIG = 1
@@ -180,14 +181,15 @@ class Loop:
         except Exception as error:
             if failure_kind(error) != "out_of_memory" or self._network is None:
                 raise
-            raise self._too_large(self._network) from error
+            raise self._too_large(self._network, error) from error
         finally:
             self._list_unreadable()
 
-    def _too_large(self, network: Network) -> OutOfMemoryError:
+    def _too_large(self, network: Network, error: Exception) -> OutOfMemoryError:
         given = self._assignment
         available = self._trainer.available_bytes() if isinstance(self._trainer, Bounded) else None
-        return too_large(network, self._experiment, given.world * len(given.devices), available)
+        devices, why = given.world * len(given.devices), f"{type(error).__name__}: {reason(error)}"
+        return too_large(network, self._experiment, devices, available, why[:LONGEST_REASON])
 
     def _run(self) -> dict[str, float]:
         trainer, dataset = self._load()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from energybench.run.result import Result
+from energybench.run.result import Result, devices_of
 from energybench.study.intervals import Estimate, Sample
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.sameness import decisive
@@ -49,7 +49,7 @@ class Row:
         return frozenset(
             (str(result.provenance.get("host")), str(device.get("uuid")))
             for result in self.results
-            for device in result.provenance.get("devices", [])
+            for device in devices_of(result.provenance)
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from energybench.devices import CPU
 from energybench.run.preflight import Plan
-from energybench.run.result import Result
+from energybench.run.result import Result, devices_of
 
 BESIDE = frozenset({"tracking", "sweep", "rerun"})
 """Sections of the configuration that change where a run is recorded or when it runs, and nothing in it."""
@@ -43,7 +43,7 @@ def boards_of(plan: Plan, host: str) -> str:
 
 def boards_of_result(result: Result) -> str:
     """The same of a run that has been."""
-    devices = result.provenance.get("devices", [])
+    devices = devices_of(result.provenance)
     gpu = result.config.get("gpu")
     count = gpu.get("count") if isinstance(gpu, Mapping) else None
     return _boards(str(result.provenance.get("host")), devices, count if isinstance(count, int) else len(devices))

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from energybench.credentials import redact
-from energybench.run.result import Result
+from energybench.run.result import Result, devices_of
 
 RUN_TAG = "energybench.run_id"
 SWEEP_TAG = "energybench.sweep_id"
@@ -83,13 +83,16 @@ def tags(result: Result) -> dict[str, str]:
 
 def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What of the provenance decides whether two runs can be compared: boards, engine, code."""
-    devices = provenance.get("devices", [])
     kept: dict[str, Any] = {
-        "devices": [{key: device.get(key) for key in ("kind", "uuid", "name", "generation")} for device in devices]
+        "devices": [
+            {key: device.get(key) for key in ("kind", "uuid", "name", "generation")}
+            for device in devices_of(provenance)
+        ]
     }
     kept |= {key: provenance[key] for key in ("host", "python", "git", "engine") if key in provenance}
-    packages = provenance.get("packages", {})
-    return kept | {"packages": {name: packages[name] for name in ("energybench",) if name in packages}}
+    packages = provenance.get("packages")
+    known = packages if isinstance(packages, Mapping) else {}
+    return kept | {"packages": {name: known[name] for name in ("energybench",) if name in known}}
 
 
 def identity(run_id: str, name: str) -> dict[str, str]:

@@ -205,7 +205,7 @@ def test_the_loss_scaler_halves_its_scale_and_skips_the_step_when_a_gradient_ove
     trainer = trainer_of()
     gluon = trainer.trainer
     gluon._amp_loss_scaler, gluon._amp_original_scale = amp.loss_scaler.LossScaler(), gluon._scale
-    trainer._half, trainer._to = True, lambda context, images: mx.nd.array(images)
+    trainer._half, trainer._images = True, lambda context, batch, rows: mx.nd.array(batch.images[rows])
     before, scale = parameters(trainer), gluon._amp_loss_scaler.loss_scale
     overflowing = next(iter(batches(1)))
     overflowing.images[0] = np.inf

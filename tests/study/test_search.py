@@ -89,11 +89,14 @@ class TestLimits:
         assert limits.infeasible(SimpleNamespace(memory_bytes=13 * 1024**3, boards=unknown)) is None
 
 
+BEGUN = "2026-01-01T00:00:00+00:00"
+
+
 def result(number, directory, status="finished", kind=None, **metrics):
     failure = None if kind is None else Failure(kind, "why")
     folder = directory / str(number)
     folder.mkdir()
-    Result(f"run-{number}", status, failure, {}, "2026-01-01", "2026-01-01", metrics=metrics).write(folder)
+    Result(f"run-{number}", status, failure, {}, BEGUN, BEGUN, metrics=metrics).write(folder)
 
 
 def search(directory, *words, objectives=OBJECTIVES, **bounds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from energybench.run.result import devices_of
 from energybench.study.effects import BATCH, COUNT, GENERATION, Effect, Matched, effects, energy_follows_time
 from energybench.study.intervals import CONFIDENCE
 from energybench.study.quantities import ACCURACY, quantity
@@ -160,7 +161,7 @@ def _oldest(table: Sequence[Row]) -> str | None:
     ranks: dict[str, int] = {}
     for row in table:
         for result in row.results:
-            for board in result.provenance.get("devices", []):
+            for board in devices_of(result.provenance):
                 ranks.setdefault(str(board.get("generation")), int(board.get("rank") or 0))
     known = [row.factors.get(GENERATION, "") for row in table]
     return min((name for name in ranks if name in known), key=lambda name: ranks[name], default=None)

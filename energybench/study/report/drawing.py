@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ INK, MUTED, RULE, PAPER = "#1d232b", "#5b6672", "#d9dee4", "#fefefe"
 
 PIXELS_AN_INCH = 200
 """Of PNG files: enough for two columns of a printed page."""
+
+MOST_GROWTHS = 4
+"""How often a sheet is made taller for its words."""
 
 _SCREEN = 1.5
 """CSS pixels a point: text of 9 points is then as large as the page's small print."""
@@ -140,9 +144,21 @@ def picture(
         figure = Figure(figsize=size, layout="constrained")  # not pyplot: it keeps global state
         FigureCanvasAgg(figure)
         draw(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, written several times
+        _lay_out(figure)
     return Picture(name, title, description, caption, figure)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Once for all forms it is written in; where words leave no room for the axes, on a taller sheet."""
+    for _ in range(MOST_GROWTHS):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.draw_without_rendering()
+        if not any("collapsed to zero" in str(one.message) for one in caught):
+            break
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, 1.5 * height)
+    figure.set_layout_engine("none")
 
 
 @contextmanager

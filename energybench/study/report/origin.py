@@ -10,7 +10,7 @@ from typing import Any
 
 from energybench.power.flags import FLAGS
 from energybench.run.metrics import TRAIN
-from energybench.run.result import Result
+from energybench.run.result import Result, devices_of
 from energybench.study.report.numbers import scale
 from energybench.study.report.settings import Entry, flags_of
 from energybench.study.report.tables import Cell, Column, Table, text_cells, without_empty_columns
@@ -39,7 +39,7 @@ def channels(results: Iterable[Result]) -> Table:
     """One row a channel of a board of a host: who read it, how, how often, how completely."""
     seen: dict[tuple[str, str, str], _Seen] = {}
     for result in results:
-        names = {board.get("uuid"): board.get("name", "") for board in result.provenance.get("devices", [])}
+        names = {board.get("uuid"): board.get("name", "") for board in devices_of(result.provenance)}
         for channel in result.provenance.get("channels", []):
             key = (str(result.provenance.get("host", "")), channel["name"], str(channel.get("device_id", "")))
             one = seen.setdefault(key, _Seen(described=channel, device=names.get(channel.get("device_id"), "")))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from energybench.devices import GPU
+from energybench.run.result import devices_of
 from energybench.study.effects import COUNT, effects
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.report.numbers import Scale, scale
@@ -113,7 +114,7 @@ class Entry:
     def count(self) -> int | None:
         """How many devices trained."""
         for result in self.row.results:
-            boards = result.provenance.get("devices")
+            boards = devices_of(result.provenance)
             if boards:
                 asked = result.config.get("gpu", {}).get("count")
                 return asked if isinstance(asked, int) and result.tags.get("energy_scope") != GPU else len(boards)
