@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 FAKES = Path(__file__).parents[1] / "fakes"
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 @pytest.fixture(scope="module")
