@@ -228,7 +228,7 @@ class Contestant:
         return {
             "name": self.name, "batch": self.batch, "world": len(self.devices), "ready_s": self.ready_s,
             "failure": self.failure, "windows": self.windows, "apart": self.apart, "profile": self.profile,
-            "command": list(self.command),
+            "command": [Path(self.command[0]).name, *self.command[1:]],
         }  # fmt: skip
 
     def take_up(self, earlier: Sequence[dict[str, Any]]) -> None:
