@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 FAKES = Path(__file__).parents[1] / "fakes"
-PATIENCE_S = 300
+PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def answers(url):
 def shows(driver, value):
     """Whether the page shows a number, however it rounds it."""
     told = re.findall(r"\d[\d,]*(?:\.\d+)?", text_of(driver))
-    return any(abs(float(text.replace(",", "")) / value - 1) < 0.01 for text in told)
+    return any(abs(float(text.replace(",", "")) / value - 1) < 0.02 for text in told)
 
 
 def results_of(sweep):
@@ -254,7 +254,7 @@ def test_mlflow_compares_the_runs(sweep, address, driver):
     ids = [result.tracking["run_id"] for result in results]
     chromium.show(driver, view.compare_address(root, rest.partition("/")[0], ids), width=1900)
     until(driver, lambda: "Comparing 2 Runs" in text_of(driver), "the comparison")
-    for result in results:
-        numbers = [result.metrics[name] for name in ("energy_j", "time_s", "images_per_s")]
+    for result in results:  # of the metrics MLflow draws the first, in the order of their names, until one scrolls
+        numbers = [result.metrics[name] for name in ("energy_j", "energy_uncertainty_j", "energy_per_image_j")]
         until(driver, lambda numbers=numbers: all(shows(driver, one) for one in numbers), f"{numbers}")
     assert all(f"lenet batch={result.config['batch']}" in text_of(driver) for result in results)
