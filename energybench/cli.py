@@ -184,18 +184,18 @@ def _plugins(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def _sources(name: str, about: str, nargs: str, default: list[str]) -> argparse.ArgumentParser:
+def _sources(name: str, about: str, default: list[str]) -> argparse.ArgumentParser:
     """A sub-command that reads results, from files or from a tracking store."""
     parser = _parser(name, about)
     said = "result.json, a folder of them, or of the tracking store a run's id, a sweep's name or id, an experiment"
-    parser.add_argument("sources", nargs=nargs, default=default, metavar="SOURCE", help=said)
+    parser.add_argument("sources", nargs="*", default=default, metavar="SOURCE", help=said)
     parser.add_argument("--uri", help="tracking store (MLFLOW_TRACKING_URI, else mlflow.db in this folder)")
     return parser
 
 
 def _recommend(argv: list[str]) -> int:
     """Which setting to train with: the least energy that meets what you ask, how sure that is, and what to repeat."""
-    parser = _sources("recommend", _recommend.__doc__ or "", "*", ["runs"])
+    parser = _sources("recommend", _recommend.__doc__ or "", ["runs"])
     parser.add_argument("--json", action="store_true", help="the answer as JSON")
     parser.add_argument("--min-accuracy", metavar="SHARE", help="top-1 accuracy that it must reach: 97%% or 0.97")
     parser.add_argument("--max-slowdown", metavar="SHARE", help="against the fastest that reaches it: 10%% or 0.1")
@@ -215,7 +215,7 @@ def _recommend(argv: list[str]) -> int:
 
 def _compare(argv: list[str]) -> int:
     """Runs, sweeps or experiments against the first of them: ratios with intervals, and what differs."""
-    parser = _sources("compare", _compare.__doc__ or "", "*", [])
+    parser = _sources("compare", _compare.__doc__ or "", [])
     parser.add_argument(
         "--fail-if",
         action="append",
@@ -234,7 +234,7 @@ def _compare(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     """A page on a study that needs no network and no other file, and its tables and figures for a paper."""
-    parser = _sources("report", _report.__doc__ or "", "*", ["runs"])
+    parser = _sources("report", _report.__doc__ or "", ["runs"])
     parser.add_argument("--out", default="report", metavar="FOLDER", help="where it is written (report)")
     parser.add_argument("--title", default="", help="heading of the page (the name of the sweep)")
     given = parser.parse_args(argv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,13 @@ class Normalisation:
         return (1 / (255 * std)).astype(np.float32), (-np.array(self.mean)[:, None, None] / std).astype(np.float32)
 
 
+def _fill(given: Mapping[str, Any]) -> None:
+    """Sets a frozen batch's attributes: what its constructor was given, the batch itself as `self`."""
+    for name, value in given.items():
+        if name != "self":
+            object.__setattr__(given["self"], name, value)
+
+
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
@@ -75,9 +82,7 @@ class PixelBatch(Batch):
         key: Hashable | None = None,
         whole: int | None = None,
     ) -> None:
-        for name, value in locals().items():
-            if name != "self":
-                object.__setattr__(self, name, value)
+        _fill(locals())
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
@@ -156,9 +161,7 @@ class HeldBatch(Batch):
         normalisation: Normalisation,
         whole: int | None = None,
     ) -> None:
-        for name, value in {**locals(), "key": None}.items():
-            if name != "self":
-                object.__setattr__(self, name, value)
+        _fill({**locals(), "key": None})
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
@@ -204,9 +207,7 @@ class EncodedBatch(Batch):
         decoded: Callable[[], PixelBatch],
         whole: int | None = None,
     ) -> None:
-        for name, value in {**locals(), "key": None}.items():
-            if name != "self":
-                object.__setattr__(self, name, value)
+        _fill({**locals(), "key": None})
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:

@@ -40,8 +40,9 @@ def job(config: DictConfig, progress: Progress | None = None) -> None:
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if progress is not None:
         progress.ended(number, result)
-        if progress.left().cells and result.status != "interrupted":
-            out.print(str(progress.left()), markup=False, soft_wrap=True)
+        remainder = progress.left()
+        if remainder.cells and result.status != "interrupted":
+            out.print(str(remainder), markup=False, soft_wrap=True)
     if result.status == "interrupted":
         raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end
 
@@ -63,13 +64,10 @@ def _run_cell(
         plan = prepare(experiment, Machine(registry))
     except Exception as error:
         known = isinstance(error, EnergybenchError)
-        result = failed(place, _plain(config), Failure("config", str(error)) if known else internal(error))
-        _record_refusal(config, place, result, sweep, cell)
-        return result
+        failure = Failure("config", str(error)) if known else internal(error)
+        return _refused(config, place, failure, sweep, cell)
     if limits is not None and (vain := infeasible(plan)):
-        result = failed(place, _plain(config), vain)
-        _record_refusal(config, place, result, sweep, cell)
-        return result
+        return _refused(config, place, vain, sweep, cell)
     run_id = new_id()
     recorder = Recorder(experiment.tracking, place, run_id, sweep, cell)
     with view:
@@ -79,11 +77,13 @@ def _run_cell(
     return result
 
 
-def _record_refusal(config: DictConfig, place: Place, result: Result, sweep: Sweep | None, cell: str | None) -> None:
-    """A cell that could not be run is a run of the sweep too, if its configuration says where it is recorded."""
+def _refused(config: DictConfig, place: Place, failure: Failure, sweep: Sweep | None, cell: str) -> Result:
+    """A cell that could not be run is a run of the sweep too, recorded where its configuration says, if it does."""
+    result = failed(place, _plain(config), failure)
     with suppress(EnergybenchError):
-        options = fit("tracking", Tracking, _plain(config).get("tracking", {}), "tracking")
+        options = fit("tracking", Tracking, result.config.get("tracking", {}), "tracking")
         Recorder(options, place, result.run_id, sweep, cell).finish(result)
+    return result
 
 
 def _place(config: DictConfig, sweep: Sweep | None, progress: Progress | None) -> Place:

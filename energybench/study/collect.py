@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from energybench.credentials import redact
 from energybench.errors import ConfigError, DataError, TrackingError
 from energybench.run.result import RESULT_FILE, Result, result_files
-from energybench.tracking import MlflowReader, redact, resolve_uri
+from energybench.tracking import MlflowReader, resolve_uri
 
 
 @dataclass(frozen=True)

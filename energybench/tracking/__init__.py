@@ -5,7 +5,6 @@
 `TrackingError`, and `sync` delivers later what result.json holds, exactly once.
 """
 
-from energybench.credentials import redact
 from energybench.tracking.delivery import SyncReport, sync
 from energybench.tracking.reader import MlflowReader
 from energybench.tracking.record import run_name
@@ -18,7 +17,6 @@ __all__ = [
     "MlflowTracker",
     "SyncReport",
     "available",
-    "redact",
     "resolve_uri",
     "run_name",
     "sync",

@@ -73,14 +73,10 @@ USUAL: dict[str, dict[Split, tuple[str, ...]]] = {
 }
 
 
-class TumGaid(Filmed):
+class TumGaid(Filmed[TumGaidOptions]):
     """See `energybench_plugins.gait.filmed.Filmed`."""
 
     name = NAME
-
-    def __init__(self, options: TumGaidOptions) -> None:
-        super().__init__(options)
-        self._options = options
 
     def choice(self) -> dict[str, object]:
         """See Filmed."""

@@ -32,14 +32,10 @@ class WalkingVideosOptions(FilmedOptions):
             raise ConfigError(f"dataset.validation_share={self.validation_share}: give a number from 0, below 1")
 
 
-class WalkingVideos(Filmed):
+class WalkingVideos(Filmed[WalkingVideosOptions]):
     """See `energybench_plugins.gait.filmed.Filmed`."""
 
     name = NAME
-
-    def __init__(self, options: WalkingVideosOptions) -> None:
-        super().__init__(options)
-        self._options = options
 
     def choice(self) -> dict[str, object]:
         """See Filmed."""

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from energybench.architecture import Shape
 from energybench.availability import Availability
@@ -47,13 +47,16 @@ class FilmedOptions:
         require_finder(self.finder)
 
 
-class Filmed(ABC):
+Options = TypeVar("Options", bound=FilmedOptions)
+
+
+class Filmed(ABC, Generic[Options]):
     """See `energybench.dataset.DatasetPlugin` and `energybench.prepared.Preparable`."""
 
     name: ClassVar[str]
 
-    def __init__(self, options: FilmedOptions) -> None:
-        self._filmed = options
+    def __init__(self, options: Options) -> None:
+        self._options = options
 
     @abstractmethod
     def walks(self, root: Path) -> tuple[Sequence[str], Mapping[Split, Sequence[FilmedWalk]]]:
@@ -85,7 +88,7 @@ class Filmed(ABC):
         """See DatasetPlugin."""
         from energybench_plugins.gait.walks_dataset import WalksDataset
 
-        return WalksDataset(self.name, self._prepared(), input_shape, seed, mirror=self._filmed.mirror)
+        return WalksDataset(self.name, self._prepared(), input_shape, seed, mirror=self._options.mirror)
 
     def preparation(self) -> Preparation:
         """Fifty walks a part."""
@@ -98,11 +101,11 @@ class Filmed(ABC):
         stamps = json.dumps([walk.stamp() for chosen in walks.values() for walk in chosen])
         made_of = {
             **self.choice(),
-            **settings(self._filmed.flow, self._filmed.finder),
+            **settings(self._options.flow, self._options.finder),
             "videos": hashlib.sha256(stamps.encode()).hexdigest(),
         }
         jobs = [
-            WalksJob(split, part, sum(walk.length - 1 for walk in part), self._filmed.flow, self._filmed.finder)
+            WalksJob(split, part, sum(walk.length - 1 for walk in part), self._options.flow, self._options.finder)
             for split, chosen in walks.items()
             for part in parts_of(chosen, WALKS_OF_A_PART)
         ]
@@ -113,16 +116,16 @@ class Filmed(ABC):
         if not (folder / MANIFEST).is_file():
             ask = f"energybench prepare dataset={self.name} dataset.path=FOLDER"
             raise DataError(f"dataset {self.name!r}: {folder} holds no prepared walks; run {ask}")
-        return opened(folder, {**self.choice(), **settings(self._filmed.flow, self._filmed.finder)})
+        return opened(folder, {**self.choice(), **settings(self._options.flow, self._options.finder)})
 
     @property
     def _root(self) -> Path:
-        if self._filmed.path is None:
+        if self._options.path is None:
             raise DataError(f"dataset {self.name!r}: set dataset.path to the folder of the videos")
-        return Path(self._filmed.path).expanduser().resolve()
+        return Path(self._options.path).expanduser().resolve()
 
     @property
     def _folder(self) -> Path:
-        if self._filmed.prepared is not None:
-            return Path(self._filmed.prepared).expanduser()
+        if self._options.prepared is not None:
+            return Path(self._options.prepared).expanduser()
         return self._root / "prepared"
