@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from energybench.errors import DataError
 from energybench.run.strict import check
+from energybench.whole import whole
 
 CHECKPOINT_FILE = "checkpoint.npz"
 FORMAT = 1
@@ -48,18 +48,12 @@ class Progress:
 def save(path: Path, state: State, progress: Progress) -> None:
     """Writes a checkpoint: to a temporary name, flushed to the disk, then renamed over the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     meta = np.frombuffer(json.dumps({"format": FORMAT, **asdict(progress)}).encode(), dtype=np.uint8)
     try:
-        with partial.open("wb") as file:
+        with whole(path) as file:
             _write(file, {META: meta, **state})
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except ValueError as error:  # zipfile closing an archive that a full disk has torn
         raise _behind(error) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _behind(error: BaseException) -> BaseException:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Literal
 
 from energybench.errors import DataError
 from energybench.run.strict import check
+from energybench.whole import whole
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -203,16 +202,8 @@ class Result:
     def write(self, directory: Path, name: str = RESULT_FILE) -> Path:
         """Writes result.json into `directory`, whole or not at all."""
         path = directory / name
-        partial = path.with_suffix(".json.partial")
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(self.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            with suppress(OSError):
-                partial.unlink()
+        with whole(path) as file:
+            file.write(f"{self.to_json()}\n".encode())
         return path
 
     @classmethod

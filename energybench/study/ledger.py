@@ -12,6 +12,7 @@ from pathlib import Path
 
 from energybench.errors import ConfigError, DataError
 from energybench.run.result import RESULT_FILE
+from energybench.whole import whole
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
@@ -45,13 +46,8 @@ class Sweep:
     def write(self, directory: Path) -> None:
         """Into `directory`, whole or not at all."""
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / SWEEP_FILE
-        partial = path.with_suffix(".json.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole(directory / SWEEP_FILE) as file:
+            file.write(f"{json.dumps(asdict(self), indent=2)}\n".encode())
         folder = os.open(directory, os.O_RDONLY)
         os.fsync(folder)  # without it a power cut may take the new name back, and with it the cells' numbers
         os.close(folder)
