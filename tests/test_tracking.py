@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from energybench.config import Tracking
+from energybench.credentials import redact
 from energybench.errors import TrackingError
 from energybench.power.meter import Channel, Reading
 from energybench.power.series import by_source
@@ -28,7 +29,6 @@ from energybench.run.result import ChannelEnergy, Failure, Phase, Result
 from energybench.tracking import (
     MlflowTracker,
     available,
-    redact,
     resolve_uri,
     run_name,
     sync,
