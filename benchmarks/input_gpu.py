@@ -103,7 +103,8 @@ def shown(name: str, found: dict) -> str:
     return f"{name:14}{found['images_per_s']:10,.1f} images/s{told}, {energies}, {found['quality']}"
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, in all")
     parser.add_argument("--cell", type=float, default=8.0, help="seconds of training a run")
@@ -113,7 +114,11 @@ def main() -> None:
     parser.add_argument("--decode", nargs="+", default=["cpu"], choices=("cpu", "gpu"))
     parser.add_argument("--dry", action="store_true", help="tiny, on the CPU: shows that it runs")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     side, size, device, precision = 224, photographs.SIZE, "auto", "bf16"
     if given.dry:
         given.images, given.batch, given.cell, given.seconds = 64, 8, 1.0, 3.0

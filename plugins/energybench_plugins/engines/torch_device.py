@@ -33,7 +33,7 @@ def layout_of(task: Task, options: TorchOptions, device: Any) -> Layout:
 
 
 def set_arithmetic(precision: str, *, try_ways: bool) -> None:
-    """What float32 products of matrices are worked out in; whether cuDNN tries its ways, as all shapes stay the same."""
+    """What float32 products of matrices are worked out in; whether cuDNN tries its ways: all shapes stay the same."""
     tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
