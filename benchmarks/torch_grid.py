@@ -154,6 +154,7 @@ def main() -> None:
         done += json.loads(earlier.read_text())["cells"] if earlier.exists() else []
     keys = planned(given)
     done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
+    done = list({(one["model"], one["batch"], one["precision"], one["way"]): one for one in done}.values())
     known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
     registry = Registry()
     extend_search_path(registry)
