@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,23 @@ class Training(Protocol):
 
     def train(self, seconds: float, exchange: bool) -> tuple[int, float]:
         """Steps made and seconds taken; without `exchange`, of several, each for itself."""
+
+
+@contextmanager
+def undecided() -> Iterator[None]:
+    """While others use the device too, cuDNN takes ways that it forgets again, so that it can try them all later.
+
+    It keeps a way for each convolution, one that was found without trying as well, and keeps those that are
+    deterministic apart.
+    """
+    import torch
+
+    cudnn = torch.backends.cudnn
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = False, True
 
 
 def answer(make: Callable[[], Training]) -> None:

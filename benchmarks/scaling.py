@@ -202,7 +202,8 @@ def shown(kept: dict, given: argparse.Namespace) -> None:
         plot(rows, given.plot)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -227,7 +228,11 @@ def main() -> None:
     parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
     parser.add_argument("--plot", help="PNG")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.device, given.precision, given.models, given.counts = "cpu", "fp32", ["resnet50"], [1, 2]
         given.totals, given.each, given.size, given.window, given.rounds, given.apart = [4], 2, 32, 0.5, 2, 1

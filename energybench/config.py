@@ -536,15 +536,17 @@ def unknown_key(key: str, registry: Registry) -> ConfigError:
         return _unknown(key, TOP_LEVEL, "energybench")
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
-    if option.split(".")[0] in _core_keys(section):
+    name = option.split(".")[0]
+    fields = {
+        f"{section}={entry.name}": next((f for f in dataclasses.fields(entry.schema) if f.name == name), None)
+        for entry in registry.entries()
+        if entry.kind == section
+    }
+    if name in _core_keys(section) or any(f is not None and f.default_factory is dict for f in fields.values()):
         return ConfigError(
             f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
         )
-    takers = [
-        f"{section}={entry.name}"
-        for entry in registry.entries()
-        if entry.kind == section and option.split(".")[0] in {f.name for f in dataclasses.fields(entry.schema)}
-    ]
+    takers = [taker for taker, f in fields.items() if f is not None]
     hint = f"; it belongs to {' and '.join(takers)}" if takers else ""
     return _unknown(key, registry_keys(section, registry), section, hint)
 

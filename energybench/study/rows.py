@@ -82,11 +82,11 @@ class Row:
         having = [(result, value) for result in self.finished if (value := asked.of(result)) is not None]
         if not having:
             return None
-        commons = [asked.common_u(result) for result, _ in having]
+        independent, common = zip(*(asked.uncertainties(result) for result, _ in having), strict=True)
         return Sample(
             values=tuple(value for _, value in having),
-            independent_u=tuple(asked.independent_u(result) for result, _ in having),
-            common_u=max(commons),
+            independent_u=independent,
+            common_u=max(common),
             boards=self.boards,
         )
 
