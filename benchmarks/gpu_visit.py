@@ -191,6 +191,12 @@ class Visit:
         self.lock = threading.Lock()
         out.mkdir(parents=True, exist_ok=True)
 
+    def resume(self, archives: Sequence[Path]) -> None:
+        """Takes what earlier visits left."""
+        for path in archives:
+            with tarfile.open(path) as archive:
+                archive.extractall(self.out, filter="data")
+
     def run(self, lanes: Lanes, here: int) -> None:
         """All lanes at once; packs what there is from time to time."""
         chosen, lacking = placed(lanes, here)
@@ -307,9 +313,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     given = options().parse_args()
     visit = Visit(given.out, given.seconds, given.pack, given.data, quick=given.quick)
-    for archive in given.resume:
-        with tarfile.open(archive) as found:
-            found.extractall(visit.out, filter="data")
+    visit.resume(given.resume)
     here = 2 if given.quick else len(cards_here("cuda"))
     for lanes in VISITS[given.visit]:
         chosen = {
