@@ -29,6 +29,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch_grid import RETRIED
+
 from energybench.cells import arguments, extend_search_path, read
 from energybench.errors import EnergybenchError
 from energybench.registry import Registry
@@ -154,13 +156,12 @@ def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
 
 
 def settled(folder: Path) -> Result | None:
-    """The result of a cell that need not be run again: it finished, or did not fit."""
+    """The result of a cell that need not be run again: it finished, or would fail again."""
     try:
         found = Result.read(folder / RESULT_FILE)
     except EnergybenchError:
         return None
-    unfit = found.failure is not None and found.failure.kind == "out_of_memory"
-    return found if found.status == "finished" or unfit else None
+    return None if found.failure is not None and found.failure.kind in RETRIED else found
 
 
 def run_one(cell: Cell, plan: Mapping[str, Any], given: argparse.Namespace, machine: Machine) -> Result:
