@@ -129,7 +129,17 @@ def _panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
     if panel.from_zero:
         tops = [point.y + (point.y_half or 0.0) for line in panel.lines for point in line.points]
         axes.set_ylim(0, 1.12 * max(tops, default=1.0))
+    elif panel.lines:
+        _cut_below_zero(axes, [point for line in panel.lines for point in line.points], across=False)
     axes.yaxis.set_major_locator(_few_ticks())
+
+
+def _cut_below_zero(axes: Axes, points: Sequence[Point], *, across: bool = True) -> None:
+    """Ends the axes at 0 where no point lies below: joules and shares of less are an interval's, not a setting's."""
+    if across and axes.get_xlim()[0] < 0 <= min((point.x for point in points), default=0):
+        axes.set_xlim(left=0)
+    if axes.get_ylim()[0] < 0 <= min((point.y for point in points), default=0):
+        axes.set_ylim(bottom=0)
 
 
 def _few_ticks() -> Any:
@@ -179,6 +189,7 @@ def trade_offs(name: str, title: str, panels: Sequence[Panel], axes_labels: tupl
             axes.set_title(panel.title if len(panels) > 1 else "")
             axes.set_xlabel(axes_labels[0])
             axes.margins(x=0.12, y=0.15)
+            _cut_below_zero(axes, [point for line in panel.lines for point in line.points])
             axes.xaxis.set_major_locator(_few_ticks())
         grid[0].set_ylabel(axes_labels[1])
         _legend(figure, grid[0], labels)
