@@ -216,9 +216,14 @@ class Contestant:
             except BrokenPipeError:
                 self._lost()
 
-    def hear(self, patience_s: float = 240.0) -> dict[str, float] | None:
+    def hear(self, patience_s: float) -> dict[str, float] | None:
         """What the first answered, once all have; None where one ended, or all were silent for so long."""
-        silence = threading.Timer(patience_s, self.stop)
+
+        def late() -> None:
+            self.failure = self.failure or f"no answer in {patience_s:.0f} s"
+            self.stop()
+
+        silence = threading.Timer(patience_s, late)
         silence.start()
         lines = []
         for process in self._processes:
@@ -257,13 +262,15 @@ class Contestant:
                 self.profile = old.get("profile")
 
 
-def make_ready(found: Sequence[Contestant], folder: Path, environment: dict[str, str], device: str) -> list[Contestant]:
-    """Starts and loads all at once, readies them one after the other; those that are ready."""
+def make_ready(
+    found: Sequence[Contestant], folder: Path, environment: dict[str, str], device: str, load_s: float = 240.0
+) -> list[Contestant]:
+    """Starts and loads all at once, readies them one after the other; those that are ready, and loaded in `load_s`."""
     begun, names = time.monotonic(), cards(device)
     for one in found:
         one.start(folder, environment, names)
         one.tell("load")
-    loaded = [one for one in found if one.hear() is not None]
+    loaded = [one for one in found if one.hear(max(begun + load_s - time.monotonic(), 1.0)) is not None]
     print(f"loaded in {time.monotonic() - begun:.1f} s", flush=True)
     for one in loaded:
         one.tell("ready")

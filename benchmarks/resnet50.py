@@ -21,19 +21,23 @@ from pathlib import Path
 from contest import Contestant, Counter, make_ready, numbers, turn
 
 HERE = Path(__file__).parent
-COMPILED, TUNED = "engine.compile=default", "+engine.compile_options.coordinate_descent_tuning=true"
-HALF = "engine.half_weights=true"
+COMPILED, HALF, INDUCTOR = "engine.compile=default", "engine.half_weights=true", "+engine.compile_options."
 OURS = {
     "energybench": [COMPILED],
     "energybench-half": [COMPILED, HALF],
-    "energybench-tuned": [COMPILED, TUNED],
-    "energybench-half-tuned": [COMPILED, HALF, TUNED],
     "energybench-untried": [COMPILED, "engine.cudnn_benchmark=false"],
-    "energybench-pointwise": [COMPILED, HALF, TUNED, "+engine.compile_options.max_autotune_pointwise=true"],
+    "energybench-pointwise": [COMPILED, HALF, f"{INDUCTOR}max_autotune_pointwise=true"],
+    "energybench-mm": [COMPILED, HALF, f"{INDUCTOR}conv_1x1_as_mm=true"],
+    "energybench-tuned": [COMPILED, HALF, f"{INDUCTOR}coordinate_descent_tuning=true"],
     "energybench-autotune": ["engine.compile=max-autotune-no-cudagraphs", HALF],
     "energybench-graph": ["engine.compile=none"],
     "energybench-eager": ["engine.compile=none", "engine.graph=false"],
 }
+"""The last but two search among many kernels, which takes minutes."""
+
+LOADING = 0.7
+"""Of the time of a batch, what building and compiling may take; who needs longer is left out."""
+
 HAND = ("eager", "compile", "graph", "timm", "timm-compile")
 
 
@@ -65,6 +69,7 @@ def overrides(name: str, batch: int, given: argparse.Namespace) -> list[str]:
         *("gpu=cpu" if given.device == "cpu" else "gpu=hopper", "budget.epochs=null", "budget.seconds=1"),
         *("dataset.images=100000000", "measure.warmup_steps=3", "training.schedule=constant", "training.lr=0.0001"),
         *(f"model.input_size={given.size}", "tracking=none", *ours, *given.override),
+        *([f"engine.compile_cache={given.cache}"] if given.cache else []),
     ]
 
 
@@ -106,7 +111,7 @@ def run(batch: int, given: argparse.Namespace, counter: Counter, earlier: list[d
     cache = given.cache or str(folder / "cache")
     environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
     try:
-        running = make_ready(found, folder, environment, given.device)
+        running = make_ready(found, folder, environment, given.device, LOADING * (end - time.monotonic()))
         for one in running:
             turn([one], given.window / 2, counter)  # uncounted
             one.windows = one.windows[:-1]

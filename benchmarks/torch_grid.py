@@ -33,6 +33,7 @@ PLAN = ("bf16:graph", "bf16:eager", "fp32:graph", "tf32:graph")
 STYLES: dict[tuple[str, str], dict] = {
     ("bf16", "graph"): {"color": "#0072b2", "marker": "o"},
     ("bf16", "eager"): {"color": "#0072b2", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    ("bf16", "compiled"): {"color": "#56b4e9", "marker": "D"},
     ("tf32", "graph"): {"color": "#009e73", "marker": "s"},
     ("fp32", "graph"): {"color": "#d55e00", "marker": "^"},
 }
@@ -136,7 +137,9 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
-    parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
+    parser.add_argument(
+        "--only-show", action="store_true", help="the table and the plot of what stands in --out and --known"
+    )
     parser.add_argument("--known", nargs="*", default=[], help="files of earlier visits: their cells are not run again")
     parser.add_argument("--plot", help="PNG or SVG")
     parser.add_argument("--out")
@@ -171,12 +174,18 @@ def main() -> None:
         longest = max(longest, time.monotonic() - started)
         print(line(done[-1]), f" [{time.monotonic() - started:.1f} s]", flush=True)
         if path:
-            path.write_text(json.dumps({"python": platform.python_version(), "cells": done}, indent=1) + "\n")
+            write(path, done)
+    if given.only_show and given.known and path:
+        write(path, done)
     print(f"\n{HEAD}")
     for found in sorted(done, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
         print(line(found))
     if given.plot:
         plot(done, given.plot)
+
+
+def write(path: Path, cells: list[dict]) -> None:
+    path.write_text(json.dumps({"python": platform.python_version(), "cells": cells}, indent=1) + "\n")
 
 
 def plot(cells: list[dict], path: str) -> None:
