@@ -232,9 +232,8 @@ def more_runs(decision: Decision) -> list[tuple[Row, int]]:
 
 def command(row: Row, runs: int) -> str:
     """What to type behind `energybench` for so many more runs of a setting: its overrides, and seeds it has not had."""
-    kept = [
-        text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep.", "experiment="))
-    ]
+    given = [text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep."))]
+    kept = sorted(given, key=lambda text: not text.startswith("experiment="))  # it says the rest, so it stands first
     had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
     first = max(had, default=-1) + 1
     seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"

@@ -11,6 +11,7 @@ from results import repeats, run
 from energybench.errors import ConfigError
 from energybench.study.decision import Question, decide
 from energybench.study.quantities import quantity
+from energybench.study.recommendation import command
 from energybench.study.rows import rows
 from energybench.study.separation import apart, in_question, repeats_needed
 
@@ -242,3 +243,11 @@ class TestSeparation:
             ]
             told += apart(*found)
         assert 0.65 <= told / 200 <= 0.97
+
+
+def test_a_command_for_more_runs_is_that_of_the_setting():
+    """The experiment says the data, the budget and the rest: without it other runs would be made."""
+    words = ("model=lenet", "batch=64", "experiment=study_small", "sweep.name=mine", "hydra.verbose=true")
+    [row] = rows([run(64, seed, overrides=(*words, f"seed={seed}")) for seed in (0, 1, 4)])
+    assert command(row, 2) == "experiment=study_small model=lenet batch=64 seed=5,6 -m"
+    assert command(row, 20) == "experiment=study_small model=lenet batch=64 'seed=range(5,25)' -m"
