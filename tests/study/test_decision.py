@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from results import repeats, run
 
 from energybench.errors import ConfigError
+from energybench.study.costs import Rates
 from energybench.study.decision import Question, decide
 from energybench.study.quantities import quantity
-from energybench.study.recommendation import command
+from energybench.study.recommendation import lines
 from energybench.study.rows import rows
 from energybench.study.separation import apart, in_question, repeats_needed
 
@@ -51,6 +52,12 @@ class TestChoice:
         assert not found.sure
         assert found.chosen.probability is None
         assert [(repeat.setting, repeat.runs) for repeat in found.repeats] == [("batch=128", 3)]
+
+    def test_a_difference_that_is_not_taken_for_one_is_told_why(self):
+        found = only([*repeats(64, around(0.1, 0.1)), *repeats(128, around(0.14, 0.1))])
+        [said] = [line for line in lines(found, Rates()) if line.startswith("  batch=128: ")]
+        assert "more energy (" in said
+        assert "yet their intervals overlap" in said
 
     @pytest.mark.parametrize(
         ("criterion", "wanted"),
@@ -243,11 +250,3 @@ class TestSeparation:
             ]
             told += apart(*found)
         assert 0.65 <= told / 200 <= 0.97
-
-
-def test_a_command_for_more_runs_is_that_of_the_setting():
-    """The experiment says the data, the budget and the rest: without it other runs would be made."""
-    words = ("model=lenet", "batch=64", "experiment=study_small", "sweep.name=mine", "hydra.verbose=true")
-    [row] = rows([run(64, seed, overrides=(*words, f"seed={seed}")) for seed in (0, 1, 4)])
-    assert command(row, 2) == "experiment=study_small model=lenet batch=64 seed=5,6 -m"
-    assert command(row, 20) == "experiment=study_small model=lenet batch=64 'seed=range(5,25)' -m"
