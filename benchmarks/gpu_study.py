@@ -39,7 +39,9 @@ from energybench.run.preflight import Machine, prepare
 from energybench.run.result import RESULT_FILE, Result
 from energybench.study.collect import collect
 from energybench.study.report.contents import Contents, Group, contents
+from energybench.study.report.numbers import Scale
 from energybench.study.report.tables import Table, as_markdown
+from energybench.study.rows import natural, rows
 from energybench_plugins.datasets.download import user_cache
 
 HERE = Path(__file__).parent
@@ -126,7 +128,7 @@ def epoch_s(cell: Cell, given: argparse.Namespace, known: Mapping[tuple[str, str
 def planned(given: argparse.Namespace) -> dict[str, Any]:
     """Sweep, and the epochs of each network; those that an earlier visit chose stay."""
     path = Path(given.out, PLAN)
-    plan: dict[str, Any] = {"sweep_id": new_id(), "name": given.name, "epochs": {}}
+    plan: dict[str, Any] = {"sweep_id": new_id(), "name": given.name or Path(given.out).absolute().name, "epochs": {}}
     if path.exists():
         plan = json.loads(path.read_text())
     known, every = rates(Path(given.rates)), cells(given)
@@ -244,7 +246,7 @@ def row(cell: Mapping[str, Any], result: Result) -> dict[str, Any]:
 
 def raw(results: Sequence[Result]) -> dict[str, Any]:
     first = results[0].provenance
-    rows = [
+    found = [
         row(
             {
                 "model": result.config["model"]["name"],
@@ -258,8 +260,8 @@ def raw(results: Sequence[Result]) -> dict[str, Any]:
         for result in results
     ]
     keys = ("model", "precision", "batch", "seed")
-    rows.sort(key=lambda one: [one[key] for key in keys])
-    return {"engine": first.get("engine", {}), "python": first.get("python"), "cells": rows}
+    found.sort(key=lambda one: [one[key] for key in keys])
+    return {"engine": first.get("engine", {}), "python": first.get("python"), "cells": found}
 
 
 BY_HAND = ("<!-- written by hand -->", "<!-- until here -->")
@@ -286,6 +288,7 @@ def page(given: argparse.Namespace) -> None:
     parts = [f"# {made.title}", "", facts(made, finished), "", kept, ""]
     for group in made.groups:
         parts += of_group(group, several=len(made.groups) > 1)
+    parts += of_sequences(finished)
     parts += ["## Figures", "", "\n\n".join(pictures), ""] if pictures else []
     parts += ["## Quality", "", markdown(made.flags), ""] if made.flags.rows else []
     parts += ["## Runs that did not finish", "", markdown(made.failures), ""] if made.failures.rows else []
@@ -326,6 +329,18 @@ def of_group(group: Group, *, several: bool) -> list[str]:
     return parts
 
 
+def of_sequences(finished: Sequence[Result]) -> list[str]:
+    """Whole walks, which are decided on by the sum over their samples."""
+    found = [(row, row.estimate("accuracy_sequence_top1")) for row in rows(finished)]
+    lines = [
+        f"| {row.label} | {Scale('%', 0.01).text(one.mean, one.half_width)} | {one.repeats} |"
+        for row, one in sorted(found, key=lambda item: natural(item[0].label))
+        if one is not None
+    ]
+    head = ["## Whole walks", "", "| setting | walks that are right (%) | runs |", "| --- | ---: | ---: |"]
+    return [*head, *lines, ""] if lines else []
+
+
 def markdown(table: Table) -> str:
     """Without the title, which stands above it."""
     return as_markdown(table).removeprefix(table.title).strip()
@@ -355,7 +370,7 @@ def options() -> argparse.ArgumentParser:
     running.add_argument("--walkers", help="archive of a folder that `energybench prepare dataset=walkers` made")
     running.add_argument("--size", type=int, help="input size of the image networks")
     running.add_argument("--shuffle", type=int, default=0)
-    running.add_argument("--name", default="study on a GPU")
+    running.add_argument("--name", help="of the study; that of the folder unless it is given")
     running.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
     running.set_defaults(walkers_options=[])
     paging = commands.add_parser("page", help="the page of what stands in folders")

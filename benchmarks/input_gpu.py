@@ -121,7 +121,7 @@ def main() -> None:
     given = options().parse_args()
     side, size, device, precision = 224, photographs.SIZE, "auto", "bf16"
     if given.quick:
-        given.images, given.batch, given.cell, given.seconds = 64, 8, 1.0, 3.0
+        given.images, given.batch, given.cell, given.seconds, given.decode = 32, 8, 0.5, 1.0, ["cpu"]
         side, size, device, precision = 64, (96, 128), "cpu", "fp32"
     registry = Registry()
     extend_search_path(registry)
