@@ -3,10 +3,10 @@
     python benchmarks/random_kills.py [--cells 500] [--sweep 12] [--at-once 2] [--seed 1] [--json FILE]
 
 Sweeps of a stand-in engine and meter under the real supervisor, ledger and tracker (SQLite), several at once, each with
-cards and a store of its own. Again and again one is struck: SIGKILL to its supervisor, to a worker, or to both at once;
-SIGTERM; SIGINT. The moments are drawn from a seeded generator and fall into starting, training, recording and the report.
-The command is given again, with rerun=failed, until it is done. What it ends with is compared with a sweep that was left
-alone.
+cards and a store of its own. Again and again one is struck: SIGKILL to its supervisor, to a worker, or to both at
+once; SIGTERM; SIGINT. The moments are drawn from a seeded generator and fall into starting, training, recording and the
+report. The command is given again, with rerun=failed, until it is done. What it ends with is compared with a sweep that
+was left alone.
 
 A cell is *lost* that has no finished result at the end, or is not in the store exactly once, finished, with the same
 metrics; *run twice* if it had finished and was run again. Afterwards no process may live, no lock be held, no temporary
@@ -215,8 +215,8 @@ def summary(sweeps: list[dict]) -> str:
     beside = store.pop("attempts that failed, kept beside", 0)
     said = ", ".join(f"{key} {count}" for key, count in store.items()) or "nothing"
     return (
-        f"{total('commands')} commands; of {total('cells')} cells {total('lost')} lost, {total('twice')} run again that "
-        f"had finished; {sum(not one['as undisturbed'] for one in sweeps)} sweeps other than undisturbed; "
+        f"{total('commands')} commands; of {total('cells')} cells {total('lost')} lost, {total('twice')} run again "
+        f"that had finished; {sum(not one['as undisturbed'] for one in sweeps)} sweeps other than undisturbed; "
         f"store against results: {said} ({beside} failed attempts beside); left: {total('processes')} processes, "
         f"{total('locks')} locks, {sum(len(one['files']) for one in sweeps)} files"
     )
