@@ -45,6 +45,12 @@ from energybench.run.result import (
 from energybench.run.supervisor import Supervisor, View
 from energybench.whole import PARTIAL, remove_partial
 
+PhaseKey = tuple[str, int | None]
+"""A phase's name and its epoch."""
+
+SETTLES_NS = 60 * 10**9
+"""So long after its end a phase's readings, those that its edges are drawn by included, are all there."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -83,14 +89,17 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
     attempts: tuple[Attempt, ...] = ()
     code: dict[str, str] = {}
 
-    def made(supervisor: Supervisor, seen: Observation) -> Result:
-        return _result(plan, place, seen, supervisor.sessions, started_at, run_id, code, attempts)
+    settled = Settled()
+
+    def made(supervisor: Supervisor, seen: Observation, phases: tuple[Phase, ...]) -> Result:
+        return _result(plan, place, seen, phases, supervisor.sessions, started_at, run_id, code, attempts)
 
     def snapshot(supervisor: Supervisor) -> None:
-        supervisor.collect()
-        seen = replace(supervisor.seen, failure=CUT, end_ns=time.monotonic_ns())
+        now_ns, observed = time.monotonic_ns(), supervisor.observed()
+        seen = replace(supervisor.seen, failure=CUT, end_ns=now_ns, observed=observed)
+        phases = settled.phases(seen, supervisor)
         with suppress(OSError):  # on a full disk the run goes on without
-            made(supervisor, seen).write(place.directory, SNAPSHOT_FILE)
+            made(supervisor, seen, phases).write(place.directory, SNAPSHOT_FILE)
 
     try:
         code = plan.code  # that of now, when the workers read it
@@ -106,7 +115,8 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
         except KeyboardInterrupt:  # a further one, while the run was being ended
             supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
         _write_trace(place, supervisor)
-        result = made(supervisor, supervisor.seen)
+        seen = supervisor.seen
+        result = made(supervisor, seen, _phases(seen, timelines(supervisor.sessions, seen.readings)))
     except OSError as error:  # before anything was measured
         failure = reserve.full(error, str(place.directory), "nothing was run")
         return failed(place, _public(plan.experiment), failure, run_id)
@@ -174,6 +184,7 @@ def _result(
     plan: Plan,
     place: Place,
     seen: Observation,
+    phases: tuple[Phase, ...],
     sessions: Sequence[Session],
     started_at: str,
     run_id: str,
@@ -181,7 +192,6 @@ def _result(
     attempts: Sequence[Attempt],
 ) -> Result:
     channels = [channel for session in sessions for channel in session.channels]
-    phases = _phases(seen, timelines(sessions, seen.readings))
     kinds = {channel.name: channel.kind for channel in channels}
     scope = in_scope(kinds, plan.scope)
     summaries = _summaries(seen, phases)
@@ -259,12 +269,41 @@ def timelines(sessions: Sequence[Session], readings: Mapping[Key, Columns]) -> d
     }
 
 
-def _phases(seen: Observation, lines: Mapping[str, Timeline]) -> tuple[Phase, ...]:
-    """Spans of all ranks brought together: a phase begins with the earliest and ends with the latest."""
-    groups: dict[tuple[str, int | None], list[Span]] = {}
+class Settled:
+    """The phases of a run at each of its checkpoints.
+
+    A phase that has been over for a while is worked out once, and of the readings only those from then on are looked
+    at: what a checkpoint costs does not grow with the run.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[PhaseKey, Phase] = {}
+
+    def phases(self, seen: Observation, supervisor: Supervisor) -> tuple[Phase, ...]:
+        """All phases until now."""
+        starts = [span.start_ns for span in seen.spans if (span.name, span.epoch) not in self._known]
+        since_ns = min(starts, default=seen.end_ns) - SETTLES_NS
+        lines = timelines(supervisor.sessions, supervisor.readings(since_ns))
+        phases = _phases(seen, lines, self._known)
+        over = (phase for phase in phases if phase.complete and phase.end_ns < seen.end_ns - SETTLES_NS)
+        self._known.update({(phase.name, phase.epoch): phase for phase in over})
+        return phases
+
+
+def _phases(
+    seen: Observation, lines: Mapping[str, Timeline], known: Mapping[PhaseKey, Phase] | None = None
+) -> tuple[Phase, ...]:
+    """Spans of all ranks brought together: a phase begins with the earliest and ends with the latest.
+
+    Args:
+        seen: what was seen of them.
+        lines: channel -> its power.
+        known: phases that are worked out already.
+    """
+    known, groups = known or {}, dict[PhaseKey, list[Span]]()
     for span in seen.spans:
         groups.setdefault((span.name, span.epoch), []).append(span)
-    phases = [_phase(spans, seen.end_ns, lines) for spans in groups.values()]
+    phases = [known.get(key) or _phase(spans, seen.end_ns, lines) for key, spans in groups.items()]
     return tuple(sorted(phases, key=lambda phase: phase.start_ns))
 
 

@@ -18,8 +18,9 @@ from energybench.devices import CPU
 from energybench.errors import EnergybenchError, LimitError, MeterError
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
-from energybench.power.monitor import Monitor
+from energybench.power.monitor import Monitor, Observed
 from energybench.power.sampler import Sampler
+from energybench.power.series import Columns, Key
 from energybench.run import workers
 from energybench.run.attempts import goes_on
 from energybench.run.events import Event
@@ -197,8 +198,15 @@ class Supervisor:
     def collect(self) -> None:
         """Brings what meters told until now into what was seen."""
         self.seen.observed = self._monitor.observed()
-        for sampler in self._samplers:
-            self.seen.readings.update(sampler.columns())
+        self.seen.readings.update(self.readings())
+
+    def readings(self, since_ns: int | None = None) -> dict[Key, Columns]:
+        """What the meters told until now; with `since_ns` only from then on."""
+        return {key: one for sampler in self._samplers for key, one in sampler.columns(since_ns).items()}
+
+    def observed(self) -> list[Observed]:
+        """What was seen of the cards until now."""
+        return self._monitor.observed()
 
     def _experiment(self) -> Experiment:
         """What the workers are told: with `context_s` decided, and nothing of the tracking store."""

@@ -15,7 +15,7 @@ from energybench.run.result import RESULT_FILE, Result, Status
 from energybench.tracking import record, view
 from energybench.tracking.folder import locked, staged, sweep_folder
 from energybench.tracking.record import CELL_TAG, COMPLETE_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
-from energybench.tracking.store import artifact_location, load, tracking_errors
+from energybench.tracking.store import artifact_location, create, load, tracking_errors
 
 # One call takes 1000 values in all, of which 100 parameters and 100 tags.
 _METRICS, _PARAMETERS, _TAGS = 800, 100, 100
@@ -39,6 +39,7 @@ class MlflowTracker:
         self.experiment = experiment
         self._mlflow = load(uri)
         with tracking_errors(uri, f"open experiment {experiment!r}"):
+            create(uri)
             self._client = self._mlflow.MlflowClient(tracking_uri=uri)
             self._experiment_id = self._open_experiment()
 
