@@ -74,8 +74,7 @@ RESNETIM = (*STUDY, "--models", "resnetim", "--whole", "450", "--out", f"{OUT}/s
 GAIT = (*STUDY, "--models", "resnet", "cnn2d", "--epochs", "30", "--walkers", f"{DATA}/walkers.tar.xz")
 GAIT = (*GAIT, "--out", f"{OUT}/study-gait")
 SCALED = ("scaling.py", "--window", "1.5", "--apart", "1", "--cache", f"{OUT}/cache")
-SCALING = (*SCALED, "--out", f"{OUT}/scaling.json", "--plot", f"{OUT}/scaling.png")
-HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling_half.json", "--plot", f"{OUT}/scaling_half.png")
+SCALING, HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling.json"), (*SCALED, "--out", f"{OUT}/scaling_half.json")
 GPU_TESTS = Stage("gpu-tests", 130, ("-m", "pytest", "-q", str(TESTS / "engines" / "test_torch_gpu.py")), ("--help",))
 
 
