@@ -272,7 +272,8 @@ class Visit:
         """Numbers and logs in one archive, power traces in another, each whole at any moment."""
         if self.pack is None:
             return
-        files = [path for path in sorted(self.out.rglob("*")) if path.is_file() and not COMPILED & set(path.parts)]
+        found = (path for path in sorted(self.out.rglob("*")) if path.is_file())
+        files = [path for path in found if not COMPILED & set(path.relative_to(self.out).parts)]
         traces = [path for path in files if path.suffix == ".parquet"]
         rest = [path for path in files if path.suffix != ".parquet" and path.stat().st_size < LARGEST_BYTES]
         for name, chosen in ((self.pack, rest), (self.pack.with_name(f"traces-{self.pack.name}"), traces)):
