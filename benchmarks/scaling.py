@@ -265,7 +265,7 @@ def main() -> None:
     given = options().parse_args()
     if given.quick:
         given.device, given.precision, given.models, given.counts = "cpu", "fp32", ["resnet50"], [1, 2]
-        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [2], 0, 32, 0.3, 1, 1
+        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [4], 0, 32, 0.3, 1, 1
         given.compiled, given.loop, given.hand = [], "eager", [2]
     given.classes = {"resnet": 155, "cnn2d": 155}
     begun = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ fashion = pytest.mark.skipif(not FashionMnist(FashionMnistOptions()).check().ok,
 
 @pytest.fixture
 def module(monkeypatch):
-    """Imports one by its name."""
+    """Imports a benchmark by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
     def load(name: str) -> ModuleType:
@@ -122,7 +123,11 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{stage} on" in done.stdout
     assert ": done, " in done.stdout, done.stdout
-    assert json.loads((tmp_path / file).read_text())
+    found = json.loads((tmp_path / file).read_text())
+    runs = itertools.chain.from_iterable(found.get("runs", {}).values())
+    for one in [*found.get("contestants", []), *found.get("cells", []), *runs]:
+        assert not one.get("failure"), one["failure"]
+        assert one.get("windows", True)
 
 
 @pytest.mark.torch
