@@ -9,8 +9,10 @@ the lanes share those that there are. No setting of a card is changed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contest import Counter
 from contest import cards as cards_here
 
 HERE = Path(__file__).parent
 TESTS, RESULTS = HERE.parent / "tests", HERE.parent / "docs" / "results"
-OUT, DATA = "{out}", "{data}"
+OUT, DATA, CARD = "{out}", "{data}", "{card}"
 HALF = "engine.half_weights=true"
 LARGEST_BYTES = 8 * 1024**2
 """Larger files stay behind."""
@@ -49,7 +52,8 @@ class Stage:
     Attributes:
         name: of its log.
         limit_s: after which it is ended.
-        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought.
+        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought,
+            {card} the kind of the first card, as in h100_grid.json.
         quick: what follows the command, where the visit only shows that it runs.
     """
 
@@ -67,7 +71,7 @@ CONTEST = ("resnet50.py", "--window", "2", "--rounds", "5", "--cache", f"{OUT}/c
 WAYS = ("energybench", "graph", "timm", "timm-compile")
 VARIANTS = ("energybench", "energybench-half", "energybench-pointwise", "energybench-mm")
 SEARCHED = ("energybench-half", "energybench-tuned", "energybench-autotune")
-GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / "h100_grid.json"))
+GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / f"{CARD}_grid.json"))
 STUDY = ("gpu_study.py", "run", "--precisions", "bf16", "fp32", "--seeds", "0", "1", "2")
 CAFFENET = (*STUDY, "--models", "caffenet", "--whole", "390", "--out", f"{OUT}/study-caffenet")
 RESNETIM = (*STUDY, "--models", "resnetim", "--whole", "450", "--out", f"{OUT}/study-resnetim")
@@ -181,12 +185,19 @@ def placed(lanes: Lanes, here: int) -> tuple[Lanes, list[tuple[Stage, tuple[int,
     return found, lacking
 
 
+def kind(name: str) -> str:
+    """Of a card by its driver's name: "NVIDIA H100 80GB HBM3" -> "h100"."""
+    found = re.search(r"[A-Z]+ ?\d+\w*", name.removeprefix("NVIDIA "))
+    return found[0].replace(" ", "").lower() if found else "gpu"
+
+
 class Visit:
     """One visit, ended as a whole after `seconds`."""
 
     def __init__(self, out: Path, seconds: float, pack: Path | None, data: Path | None, *, quick: bool) -> None:
         self.out, self.quick, self.pack = out.absolute(), quick, pack and pack.absolute()
         self.data = data and data.absolute()
+        self.card = "cpu" if quick else kind(Counter("cuda").name())
         self.begun = time.monotonic()
         self.end = self.begun + seconds
         self.told: list[dict[str, Any]] = []
@@ -225,7 +236,10 @@ class Visit:
             self._tell(stage, cards, time.monotonic() - begun, outcome)
 
     def _run(self, stage: Stage, cards: Sequence[int], limit_s: float) -> str:
-        command = [part.replace(OUT, str(self.out)).replace(DATA, str(self.data)) for part in stage.command]
+        places = {OUT: str(self.out), DATA: str(self.data), CARD: self.card}
+        command = [
+            functools.reduce(lambda text, one: text.replace(*one), places.items(), part) for part in stage.command
+        ]
         more = stage.quick if self.quick else ()
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

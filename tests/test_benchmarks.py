@@ -103,6 +103,19 @@ def test_on_one_card_the_lanes_share_it(module):
     assert lacking == [(first, (0, 1))]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA GB", "gpu"),
+    ],
+)
+def test_the_kind_of_a_card_names_its_results(module, name, kind):
+    assert module("gpu_visit").kind(name) == kind
+
+
 @pytest.mark.torch
 @torch
 @pytest.mark.parametrize(
