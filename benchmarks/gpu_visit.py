@@ -101,9 +101,9 @@ VISITS: dict[str, list[Lanes]] = {
     "training": [
         {
             (0,): [
-                contest("resnet50-256", 190, 256, WAYS, "resnet50_256"),
-                contest("variants-256", 180, 256, VARIANTS, "variants_256"),
-                contest("resnet50-64", 180, 64, WAYS, "resnet50_64"),
+                contest("resnet50-256", 205, 256, WAYS, "resnet50_256"),
+                contest("variants-256", 185, 256, VARIANTS, "variants_256"),
+                contest("resnet50-64", 170, 64, WAYS, "resnet50_64"),
             ],
             (1,): [study("study-gait", 550, GAIT)],
         }

@@ -31,7 +31,7 @@ from contest import Contestant, Counter, cards, heats, make_ready, numbers, turn
 HERE = Path(__file__).parent
 MODELS = ("resnet50", "caffenet", "resnetim", "resnet", "cnn2d")
 HAND = "hand-ddp"
-LOADING = 0.7
+LOADING = 0.75
 """Of the time that is left, what building and compiling may take; who needs longer is left out."""
 
 
