@@ -9,8 +9,10 @@ the lanes share those that there are. No setting of a card is changed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contest import Counter
 from contest import cards as cards_here
 
 HERE = Path(__file__).parent
 TESTS, RESULTS = HERE.parent / "tests", HERE.parent / "docs" / "results"
-OUT, DATA = "{out}", "{data}"
+OUT, DATA, CARD = "{out}", "{data}", "{card}"
 HALF = "engine.half_weights=true"
 LARGEST_BYTES = 8 * 1024**2
 """Larger files stay behind."""
@@ -49,7 +52,8 @@ class Stage:
     Attributes:
         name: of its log.
         limit_s: after which it is ended.
-        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought.
+        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought,
+            {card} the kind of the first card, as in h100_grid.json.
         quick: what follows the command, where the visit only shows that it runs.
     """
 
@@ -67,15 +71,14 @@ CONTEST = ("resnet50.py", "--window", "2", "--rounds", "5", "--cache", f"{OUT}/c
 WAYS = ("energybench", "graph", "timm", "timm-compile")
 VARIANTS = ("energybench", "energybench-half", "energybench-pointwise", "energybench-mm")
 SEARCHED = ("energybench-half", "energybench-tuned", "energybench-autotune")
-GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / "h100_grid.json"))
+GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / f"{CARD}_grid.json"))
 STUDY = ("gpu_study.py", "run", "--precisions", "bf16", "fp32", "--seeds", "0", "1", "2")
 CAFFENET = (*STUDY, "--models", "caffenet", "--whole", "390", "--out", f"{OUT}/study-caffenet")
 RESNETIM = (*STUDY, "--models", "resnetim", "--whole", "450", "--out", f"{OUT}/study-resnetim")
 GAIT = (*STUDY, "--models", "resnet", "cnn2d", "--epochs", "30", "--walkers", f"{DATA}/walkers.tar.xz")
 GAIT = (*GAIT, "--out", f"{OUT}/study-gait")
 SCALED = ("scaling.py", "--window", "1.5", "--apart", "1", "--cache", f"{OUT}/cache")
-SCALING = (*SCALED, "--out", f"{OUT}/scaling.json", "--plot", f"{OUT}/scaling.png")
-HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling_half.json", "--plot", f"{OUT}/scaling_half.png")
+SCALING, HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling.json"), (*SCALED, "--out", f"{OUT}/scaling_half.json")
 GPU_TESTS = Stage("gpu-tests", 130, ("-m", "pytest", "-q", str(TESTS / "engines" / "test_torch_gpu.py")), ("--help",))
 
 
@@ -98,9 +101,9 @@ VISITS: dict[str, list[Lanes]] = {
     "training": [
         {
             (0,): [
-                contest("resnet50-256", 190, 256, WAYS, "resnet50_256"),
-                contest("variants-256", 180, 256, VARIANTS, "variants_256"),
-                contest("resnet50-64", 180, 64, WAYS, "resnet50_64"),
+                contest("resnet50-256", 205, 256, WAYS, "resnet50_256"),
+                contest("variants-256", 185, 256, VARIANTS, "variants_256"),
+                contest("resnet50-64", 170, 64, WAYS, "resnet50_64"),
             ],
             (1,): [study("study-gait", 550, GAIT)],
         }
@@ -182,12 +185,19 @@ def placed(lanes: Lanes, here: int) -> tuple[Lanes, list[tuple[Stage, tuple[int,
     return found, lacking
 
 
+def kind(name: str) -> str:
+    """Of a card by its driver's name: "NVIDIA H100 80GB HBM3" -> "h100"."""
+    found = re.search(r"[A-Z]+ ?\d+\w*", name.removeprefix("NVIDIA "))
+    return found[0].replace(" ", "").lower() if found else "gpu"
+
+
 class Visit:
     """One visit, ended as a whole after `seconds`."""
 
     def __init__(self, out: Path, seconds: float, pack: Path | None, data: Path | None, *, quick: bool) -> None:
         self.out, self.quick, self.pack = out.absolute(), quick, pack and pack.absolute()
         self.data = data and data.absolute()
+        self.card = "cpu" if quick else kind(Counter("cuda").name())
         self.begun = time.monotonic()
         self.end = self.begun + seconds
         self.told: list[dict[str, Any]] = []
@@ -226,7 +236,10 @@ class Visit:
             self._tell(stage, cards, time.monotonic() - begun, outcome)
 
     def _run(self, stage: Stage, cards: Sequence[int], limit_s: float) -> str:
-        command = [part.replace(OUT, str(self.out)).replace(DATA, str(self.data)) for part in stage.command]
+        places = {OUT: str(self.out), DATA: str(self.data), CARD: self.card}
+        command = [
+            functools.reduce(lambda text, one: text.replace(*one), places.items(), part) for part in stage.command
+        ]
         more = stage.quick if self.quick else ()
         environment = {
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, cards)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -273,7 +286,8 @@ class Visit:
         """Numbers and logs in one archive, power traces in another, each whole at any moment."""
         if self.pack is None:
             return
-        files = [path for path in sorted(self.out.rglob("*")) if path.is_file() and not COMPILED & set(path.parts)]
+        found = (path for path in sorted(self.out.rglob("*")) if path.is_file())
+        files = [path for path in found if not COMPILED & set(path.relative_to(self.out).parts)]
         traces = [path for path in files if path.suffix == ".parquet"]
         rest = [path for path in files if path.suffix != ".parquet" and path.stat().st_size < LARGEST_BYTES]
         for name, chosen in ((self.pack, rest), (self.pack.with_name(f"traces-{self.pack.name}"), traces)):

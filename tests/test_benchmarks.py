@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ fashion = pytest.mark.skipif(not FashionMnist(FashionMnistOptions()).check().ok,
 
 @pytest.fixture
 def module(monkeypatch):
-    """Imports one by its name."""
+    """Imports a benchmark by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
     def load(name: str) -> ModuleType:
@@ -102,6 +103,19 @@ def test_on_one_card_the_lanes_share_it(module):
     assert lacking == [(first, (0, 1))]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA GB", "gpu"),
+    ],
+)
+def test_the_kind_of_a_card_names_its_results(module, name, kind):
+    assert module("gpu_visit").kind(name) == kind
+
+
 @pytest.mark.torch
 @torch
 @pytest.mark.parametrize(
@@ -122,7 +136,11 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{stage} on" in done.stdout
     assert ": done, " in done.stdout, done.stdout
-    assert json.loads((tmp_path / file).read_text())
+    found = json.loads((tmp_path / file).read_text())
+    runs = itertools.chain.from_iterable(found.get("runs", {}).values())
+    for one in [*found.get("contestants", []), *found.get("cells", []), *runs]:
+        assert not one.get("failure"), one["failure"]
+        assert one.get("windows", True)
 
 
 @pytest.mark.torch
