@@ -43,6 +43,10 @@ class Sweep:
     queue: tuple[int, ...] = field(default=())
     going_on: tuple[int, ...] = ()
 
+    def key(self, number: int) -> str:
+        """What identifies the cell of a number; its number where the sweeper chooses the cells."""
+        return self.keys[number] if number < len(self.keys) else str(number)
+
     def write(self, directory: Path) -> None:
         """Into `directory`, whole or not at all."""
         directory.mkdir(parents=True, exist_ok=True)

@@ -83,8 +83,11 @@ def _judged(plan: Plan, number: int | None, folder: Path, result: Result) -> Tas
 
 
 def _changed(plan: Plan, result: Result) -> list[str]:
-    before = result.provenance.get("code")
-    return changes(before if isinstance(before, Mapping) else {}, plan.code)
+    code = result.provenance.get("code")
+    before, now = code if isinstance(code, Mapping) else {}, plan.code
+    if not plan.here:  # a part that was left to the node, as the meter is with meter=auto, is not known here
+        before = {key: value for key, value in before.items() if key in now}
+    return changes(before, now)
 
 
 @dataclass(frozen=True)
