@@ -41,7 +41,7 @@ from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, is_held, told
 from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
-from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.progress import DONE, FAILED, NO_RESULT, Progress, Task, left, task
 from energybench.study.report import page_of_sweep
 from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
@@ -208,6 +208,8 @@ def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster)
     lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
     if states[FAILED]:
         lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
+    if without := whys.pop(NO_RESULT, 0):
+        lines.append(f"without a result: {without}; those that the cluster still has are waited for, others run again")
     lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
     if resumed:
         lines.append(f"going on from their checkpoints: {resumed}")

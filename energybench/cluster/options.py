@@ -102,7 +102,7 @@ class RayOptions(ClusterOptions):
     Attributes:
         address: of the cluster, as `ray.init` takes it.
         cpus: processor cores of a cell.
-        labels: generation -> labels that a node of it has: {ray.io/accelerator-type: "in(P100,P4)"}.
+        labels: generation -> label that a node of it has: {pascal: "ray.io/accelerator-type=in(P100,P4)"}; null: none.
         resources: generation -> resources that a cell takes: {pascal: 1}; `cpu` for cells on the CPU.
         environment: names of variables of this process that the cells' processes are given.
     """
@@ -110,9 +110,15 @@ class RayOptions(ClusterOptions):
     cluster: str = "ray"
     address: str = "auto"
     cpus: float = 4
-    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    labels: dict[str, str | None] = field(default_factory=dict)
     resources: dict[str, dict[str, float]] = field(default_factory=dict)
     environment: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for generation, label in self.labels.items():
+            if label is not None and not all(label.partition("=")):
+                raise ConfigError(f"{SECTION}.labels.{generation}={label}: give label=value, or null")
 
 
 SCHEMAS: dict[str, type[ClusterOptions]] = {SLURM: SlurmOptions, RAY: RayOptions}

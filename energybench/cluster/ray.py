@@ -155,8 +155,9 @@ def requested(ticket: Ticket, options: RayOptions) -> dict[str, Any]:
     """What a cell asks of Ray."""
     generation, count = asked(ticket.gpu, options)
     request: dict[str, Any] = {"num_cpus": options.cpus, "num_gpus": count}
-    if labels := options.labels.get(generation):
-        request["label_selector"] = labels
+    if label := options.labels.get(generation):
+        name, _, value = label.partition("=")
+        request["label_selector"] = {name: value}
     if resources := options.resources.get(generation):
         request["resources"] = resources
     return request

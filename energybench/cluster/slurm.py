@@ -67,7 +67,7 @@ class Slurm:
                 self._submit(members)
             except BaseException:
                 with suppress(ClusterError):
-                    self.cancel(submitted)
+                    self.cancel([*submitted, *(ticket.number for ticket in members)])
                 raise
             submitted += [ticket.number for ticket in members]
 

@@ -59,7 +59,7 @@ def test_what_a_cell_asks_of_slurm(gpu, options, asked):
 
 
 def test_what_a_cell_asks_of_ray():
-    options = RayOptions(cpus=2, labels={"volta": {"generation": "volta"}}, resources={"cpu": {"alone": 1}})
+    options = RayOptions(cpus=2, labels={"volta": "generation=volta"}, resources={"cpu": {"alone": 1}})
     assert requested(ticket("volta", 2), options) == {
         "num_cpus": 2, "num_gpus": 2, "label_selector": {"generation": "volta"},
     }  # fmt: skip

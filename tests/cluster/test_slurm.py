@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import suppress
 
@@ -81,8 +82,9 @@ def test_a_submitter_that_is_killed_finds_its_cells_again(cluster, start, run, o
     running = {number: node_of(out, number) for number in (1, 2)}
     ended = results(out)[0]
     process = start(*words, "sweep.name=killed")
-    until(lambda: trains(out, 3) and "with SLURM already: 3 of 3 cells" in process.said(), process=process)
+    until(lambda: trains(out, 3) and "with SLURM already: " in process.said(), process=process)
     said = process.end(signal.SIGTERM)
+    assert re.search(r"with SLURM already: (\d) of \1 cells", said)
     assert "submitted" not in said
     assert "left to SLURM; the same command collects them" in said
     assert process.returncode == 130
@@ -169,14 +171,15 @@ def test_a_node_that_fails_loses_its_cell_which_is_run_again(cluster, start, run
     try:
         said = process.end()
         assert process.returncode == 1
-        assert "cell 0: lenet batch=8 | lost, without a result: SLURM job " in said
-        assert "NODE_FAIL on old1; the same command runs it again" in said
+        assert re.search(
+            r"lost, without a result: SLURM job \d+: NODE_FAIL .*on old1; the same command runs it again", said
+        )
         assert results(out) == {}
     finally:
         cluster.start("slurmd", "-N", "old1")
     until(cluster.idle)
     said = run(*words)
-    assert "run again: 1 (cut short)" in said
+    assert "without a result: 1; those that the cluster still has are waited for, others run again" in said
     assert [result.status for result in results(out).values()] == ["finished"]
 
 
