@@ -29,6 +29,8 @@ from contest import Contestant, Counter, cards, heats, make_ready, numbers, turn
 HERE = Path(__file__).parent
 MODELS = ("resnet50", "caffenet", "resnetim", "resnet", "cnn2d")
 HAND = "hand-ddp"
+LOADING = 0.7
+"""Of the time that is left, what building and compiling may take; who needs longer is left out."""
 
 
 def overrides(model: str, batch: int, given: argparse.Namespace) -> list[str]:
@@ -40,6 +42,7 @@ def overrides(model: str, batch: int, given: argparse.Namespace) -> list[str]:
         *("dataset=synthetic", "dataset.images=100000000", "training.schedule=constant", "training.lr=0.0001"),
         *([f"dataset.classes={given.classes[model]}"] if model in given.classes else []),
         *([f"model.input_size={given.size}"] if given.size else []),
+        *([f"engine.compile_cache={given.cache}"] if given.cache and compiled != "none" else []),
         *given.override,
     ]
 
@@ -70,7 +73,7 @@ def run(found: list[Contestant], given: argparse.Namespace, counter: Counter, ke
     environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # all on this machine
     try:
-        packed = heats(make_ready(found, folder, environment, given.device))
+        packed = heats(make_ready(found, folder, environment, given.device, LOADING * (end - time.monotonic())))
         several = [one for heat in packed for one in heat if len(one.devices) > 1 and one.name != HAND]
         for heat in packed:
             turn(heat, given.window / 2, counter)  # uncounted
@@ -202,7 +205,8 @@ def shown(kept: dict, given: argparse.Namespace) -> None:
         plot(rows, given.plot)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -227,10 +231,14 @@ def main() -> None:
     parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
     parser.add_argument("--plot", help="PNG")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.device, given.precision, given.models, given.counts = "cpu", "fp32", ["resnet50"], [1, 2]
-        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [4], 2, 32, 0.5, 2, 1
+        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [2], 0, 32, 0.3, 1, 1
         given.compiled, given.loop, given.hand = [], "eager", [2]
     given.classes = {"resnet": 155, "cnn2d": 155}
     begun = time.monotonic()

@@ -26,9 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from energybench.config_files import screen_files
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
 from energybench.order import SEARCHER, SWEEPER, install_plugins
+from energybench.patience import within
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
 
 NOT_OF_A_CELL = ("hydra.", "hydra/", "rerun=", "sweep.code=", "sweep.dry_run=")
@@ -46,6 +48,12 @@ NOT_OF_A_CELL = ("hydra.", "hydra/", "rerun=", "sweep.code=", "sweep.dry_run=")
 
 PLAIN_NUMBER = re.compile(r"(batch|seed)=(0|[1-9][0-9]*)")
 """Overrides that decide nothing but their own value, which interpolations follow."""
+
+LONGEST_S = 20.0
+"""Processor time after which composing one cell, a matter of milliseconds, is given up."""
+
+MOST_SHOWN = 200
+"""Characters of an override in an error."""
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -118,6 +126,7 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 def extend_search_path(registry: Registry) -> None:
     """Lets Hydra find the YAML files that plugins bring, and our sweepers and launchers."""
     install_plugins()
+    screen_files()
     paths = list(registry.config_paths)
 
     class PluginConfigs(SearchPathPlugin):
@@ -180,7 +189,9 @@ def _cluster(base: DictConfig, multirun: bool) -> ClusterOptions | None:
 def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
     from energybench.config import resolve
 
-    experiment = resolve(composer.compose(written.overrides), registry)
+    config = composer.compose(written.overrides)
+    with within(LONGEST_S, "working out its interpolations"):
+        experiment = resolve(config, registry)
     kept = (override for override in written.overrides if not override.lstrip("+~").startswith(NOT_OF_A_CELL))
     return Cell(tuple(kept), experiment, written.implied)
 
@@ -198,6 +209,7 @@ def naming_cell(overrides: Sequence[str]) -> Iterator[None]:
 def _hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
+        screen_files()
         with initialize_config_module(CONFIG_MODULE, job_name="energybench", version_base="1.3"):
             yield
     finally:
@@ -210,7 +222,10 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
     if arguments.config_dir:
         given.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
     try:
-        return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
+        with within(LONGEST_S, "composing the configuration"):
+            return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
+    except EnergybenchError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry) from error
     except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
@@ -240,8 +255,9 @@ class _Composer:
 def _is_sweep(text: str) -> bool:
     try:
         return bool(OverridesParser.create().parse_override(text).is_sweep_override())
-    except HydraException as error:
-        raise ConfigError(f"{text!r} is no override: {_line(error)}; write key=value") from error
+    except (HydraException, RecursionError, ValueError) as error:
+        short = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+        raise ConfigError(f"{short!r} is no override: {_line(error)[:MOST_SHOWN]}; write key=value") from error
 
 
 def _expand(
@@ -341,13 +357,19 @@ def _unknown_choice(group: str, name: str, text: str, registry: Registry) -> Con
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).removesuffix("full_key:").strip() or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    said = " ".join(str(error).split()).removesuffix("full_key:").strip()
+    if not said and isinstance(error.__cause__, Exception):
+        return _line(error.__cause__)
+    return said or type(error).__name__
 
 
 def inform(argv: Sequence[str]) -> int:
     """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
     try:
-        call_hydra(argv, lambda config: None)
+        with within(LONGEST_S, "composing the configuration"):
+            call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
         raise translate(error, Registry()) from error
     except SystemExit as end:

@@ -26,6 +26,8 @@ from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
 METER = "meter"
+LONGEST_BITS = 63
+MOST_DEVICES = 1024
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,16 @@ AUTOMATIC: dict[str, type] = {"engine": AutoEngine, "meter": AutoMeter}
 
 @dataclass(frozen=True)
 class Gpu:
-    """Devices to train on: a generation, `auto` or `cpu`, and how many (a number or "all")."""
+    """Devices to train on: a generation, `auto` or `cpu`, and how many (a number up to `MOST_DEVICES`, or "all")."""
 
     name: str = AUTO
     count: Any = 1
 
     def __post_init__(self) -> None:
         count = self.count
-        if count != "all" and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ConfigError(f"gpu.count={count}: give a number of devices from 1, or all")
+        number = isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_DEVICES
+        if count != "all" and not number:
+            raise ConfigError(f"gpu.count={count}: give a number of devices from 1 to {MOST_DEVICES}, or all")
 
 
 @dataclass(frozen=True)
@@ -408,9 +411,13 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Everything but Hydra's own node, interpolations resolved."""
     try:
-        return {str(key): _value(config[key]) for key in config if key != "hydra"}
+        plain = {str(key): _value(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         raise ConfigError(reason(error)) from error
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply, or an interpolation leads to itself") from error
+    _refuse_huge("", plain)
+    return plain
 
 
 def _value(node: Any) -> Any:
@@ -491,6 +498,7 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
         key = ".".join(filter(None, (section, error.full_key)))
         raise ConfigError(f"{key}: {reason(error)}") from error
     _refuse_non_finite(section, asdict(fitted))
+    _refuse_huge(section, asdict(fitted))
     return fitted
 
 
@@ -529,15 +537,17 @@ def unknown_key(key: str, registry: Registry) -> ConfigError:
         return _unknown(key, TOP_LEVEL, "energybench")
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
-    if option.split(".")[0] in _core_keys(section):
+    name = option.split(".")[0]
+    fields = {
+        f"{section}={entry.name}": next((f for f in dataclasses.fields(entry.schema) if f.name == name), None)
+        for entry in registry.entries()
+        if entry.kind == section
+    }
+    if name in _core_keys(section) or any(f is not None and f.default_factory is dict for f in fields.values()):
         return ConfigError(
             f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
         )
-    takers = [
-        f"{section}={entry.name}"
-        for entry in registry.entries()
-        if entry.kind == section and option.split(".")[0] in {f.name for f in dataclasses.fields(entry.schema)}
-    ]
+    takers = [taker for taker, f in fields.items() if f is not None]
     hint = f"; it belongs to {' and '.join(takers)}" if takers else ""
     return _unknown(key, registry_keys(section, registry), section, hint)
 
@@ -570,3 +580,12 @@ def _refuse_non_finite(section: str, values: dict[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{section}.{key}={value}: give a finite number")
+
+
+def _refuse_huge(key: str, value: Any) -> None:
+    """Whole numbers that no array, counter or file of ours can hold; Python's own have no end."""
+    if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
+        raise ConfigError(f"{key}: a whole number of {value.bit_length():,} bits; give one of {LONGEST_BITS} at most")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        _refuse_huge(f"{key}.{name}" if key else str(name), inner)

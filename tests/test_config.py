@@ -179,6 +179,9 @@ def wrong(*overrides):
         ("+typo=1", ["'typo'", "batch"]),
         ("+a.b=c", ["'a'", "batch"]),
         ("hydra.runn.dir=x", ["'hydra.runn.dir'", "--cfg hydra"]),
+        # what is an entry of a mapping
+        ("meter.calibration.GPU-1.gain=2", ["+meter.calibration.GPU-1.gain=..."]),
+        ("engine.compile_options.max_autotune=true", ["+engine.compile_options.max_autotune=..."]),
         # names that are not there
         ("model=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),
         ("model.name=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),

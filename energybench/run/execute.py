@@ -43,6 +43,7 @@ from energybench.run.result import (
     Status,
 )
 from energybench.run.supervisor import Supervisor, View
+from energybench.whole import PARTIAL, remove_partial
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def _keep(result: Result, directory: Path) -> None:
     """Writes the result into the room that was kept for it; where even that fails, whoever looks on is told."""
     with suppress(OSError):
         reserve.free(directory)
-        for passed in (SNAPSHOT_FILE, f"{TRACE_FILE}.partial"):
-            (directory / passed).unlink(missing_ok=True)
+        (directory / SNAPSHOT_FILE).unlink(missing_ok=True)
+        remove_partial(directory)  # of a worker that was killed while it saved a checkpoint
     try:
         result.write(directory)
     except OSError as error:
@@ -136,7 +137,7 @@ def internal(error: Exception) -> Failure:
 def _clear(directory: Path) -> None:
     """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
     directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, "*.partial"):
+    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, PARTIAL):
         for old in directory.glob(pattern):
             old.unlink()
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from energybench.errors import ConfigError, DataError
+from energybench.run import reserve
 from energybench.run.result import RESULT_FILE
-from energybench.whole import whole
+from energybench.whole import remove_partial, whole
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
@@ -140,6 +141,8 @@ def set_aside(directory: Path, number: int) -> None:
     folder = directory / str(number)
     if not folder.exists():
         return
+    reserve.free(folder)  # of a supervisor that was killed
+    remove_partial(folder)
     result = folder / RESULT_FILE
     if result.exists():
         result.rename(folder / SUPERSEDED_FILE)

@@ -32,12 +32,12 @@ def layout_of(task: Task, options: TorchOptions, device: Any) -> Layout:
     return Layout(device, DTYPES[task.experiment.precision], memory_format)
 
 
-def set_arithmetic(precision: str) -> None:
-    """What float32 products of matrices are worked out in; and cuDNN tries its ways, as all shapes stay the same."""
+def set_arithmetic(precision: str, *, try_ways: bool) -> None:
+    """What float32 products of matrices are worked out in; whether cuDNN tries its ways: all shapes stay the same."""
     tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = try_ways
 
 
 def environment(device: Any, layout: Layout) -> Mapping[str, str]:
