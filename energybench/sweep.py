@@ -184,6 +184,7 @@ def _begin(command: Command, plans: Sequence[Plan], host: str) -> tuple[Sweep, l
             sweep,
             queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run),
             going_on=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.goes_on),
+            awaited=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.why == NO_RESULT),
         )
     if options.tracking.name != "none":
         with never_in_the_way(directory):

@@ -22,6 +22,7 @@ from energybench.cluster.options import SlurmOptions
 from energybench.cluster.request import asked
 from energybench.cluster.scheduler import ENDED, QUEUED, RUNNING, Standing
 from energybench.cluster.ticket import Ticket, this_node
+from energybench.credentials import withheld
 from energybench.devices import CPU
 from energybench.errors import ClusterError
 from energybench.run.attempts import goes_on
@@ -88,9 +89,9 @@ class Slurm:
         try:
             executor = submitit.SlurmExecutor(self._folder, python=self._options.python)
             executor.update_parameters(**given)
-            executor.submit_array([SlurmCell(ticket, self._options) for ticket in tickets])
+            with withheld():  # sbatch hands this environment to the jobs, and keeps it
+                executor.submit_array([SlurmCell(ticket, self._options) for ticket in tickets])
         except (RuntimeError, ValueError, OSError, subprocess.CalledProcessError) as error:
-            (self._folder / f"{name}.json").unlink(missing_ok=True)
             raise ClusterError(f"SLURM does not take {tickets[0].name}: {_last_line(error)}") from error
 
     def standing(self, numbers: Iterable[int]) -> Mapping[int, Standing]:
@@ -102,7 +103,7 @@ class Slurm:
         said = _call("squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}",
                      "--format=%j|%K|%i|%T|%r|%N")  # fmt: skip
         found: dict[int, Standing] = {}
-        for line in said.splitlines():
+        for line in sorted(said.splitlines(), key=_submitted_as):  # of a cell that was submitted again, the last counts
             name, index, job, state, reason, nodes = line.strip().split("|")
             members = arrays[name]
             number = members[int(index) if index.isdigit() and len(members) > 1 else 0]
@@ -216,6 +217,10 @@ def seconds(text: str) -> float | None:
         return int(days or 0) * 86_400.0 + sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
     except ValueError:
         return None
+
+
+def _submitted_as(line: str) -> int:
+    return int(line.split("|")[2].partition("_")[0])
 
 
 def _state(state: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,7 @@ class Watch:
         self._waiting: dict[int, Ticket] = {}
         self._on: dict[int, Node] = {}
         self._missed: Counter[int] = Counter()
+        self._before: dict[int, str] = {}  # of attempts that were cut short before this command, which are known
         self._ended = 0
         self._why: Counter[str] = Counter()
         self._silent = False
@@ -66,11 +67,13 @@ class Watch:
         """
         self._waiting = {ticket.number: ticket for ticket in tickets}
         self._asked_s = time.monotonic()
+        cut = {number: self._result(self._directory / str(number)) for number in self._waiting}
+        self._before = {number: result.run_id for number, result in cut.items() if result and _is_cut(result)}
         with _leaving():
             try:
                 self._wait()
             except Left:
-                left = f"{len(self._waiting)} cells are left to {self._scheduler.title}"
+                left = f"{_cells(len(self._waiting))} left to {self._scheduler.title}"
                 self._say(f"{left}; the same command collects them")
                 raise
             except KeyboardInterrupt:
@@ -87,11 +90,11 @@ class Watch:
                 time.sleep(self._options.look_s)
 
     def _cancel(self) -> None:
-        self._say(f"interrupted: {len(self._waiting)} cells are cancelled; a second Ctrl-C waits for nothing")
+        self._say(f"interrupted: {_cells(len(self._waiting))} cancelled; a second Ctrl-C waits for nothing")
         try:
             self._scheduler.cancel(list(self._waiting))
         except ClusterError as error:
-            self._say(f"{error}; the cells are still with {self._scheduler.title}, and the same command collects them")
+            self._say(f"{error}; what was submitted goes on, and the same command collects it")
             return
         look_s, ask_s = min(self._options.look_s, 1.0), min(self._options.ask_s, 2.0)
         self._options = replace(self._options, look_s=look_s, ask_s=ask_s)
@@ -107,7 +110,7 @@ class Watch:
                 again = f", start {node.restarts + 1}" if node.restarts else ""
                 self._say(f"{self._label(number)} | on {node.host} ({self._scheduler.title} job {node.job}{again})")
             result = self._result(folder)
-            if result is not None and result.status != "interrupted":  # that one may be queued again by itself
+            if result is not None and not _is_cut(result):  # that one may be queued again by itself
                 self._end(number, result)
 
     def _result(self, folder: Path) -> Result | None:
@@ -135,7 +138,7 @@ class Watch:
                 continue
             self._missed[number] += 1
             result = self._result(self._directory / str(number))
-            if result is not None:
+            if result is not None and result.run_id != self._before.get(number):
                 self._end(number, result)
             elif self._missed[number] >= MISSED:
                 why = known.words if known is not None else "it knows no more of it"
@@ -147,7 +150,7 @@ class Watch:
         why = Counter(one.words for one in standing if one.state == QUEUED and one.words)
         if why.keys() != self._why.keys():
             for words, count in why.items():
-                self._say(f"{count} cell{'s' if count > 1 else ''} queued: {words}")
+                self._say(f"{_cells(count)} queued: {words}")
         self._why = why
 
     def _end(self, number: int, result: Result) -> None:
@@ -178,6 +181,14 @@ class Watch:
             self._out.print(line, markup=False, soft_wrap=True)
 
 
+def _is_cut(result: Result) -> bool:
+    return result.status == "interrupted"
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count != 1 else ''}"
+
+
 @contextmanager
 def _leaving() -> Iterator[None]:
     """SIGTERM and SIGHUP, which a logout sends, end this process alone: Ctrl-C ends the cells too."""
@@ -191,9 +202,3 @@ def _leaving() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-def submitted(scheduler: Scheduler, numbers: Sequence[int]) -> Mapping[int, str]:
-    """The cells that an earlier command handed to the scheduler and that are with it still -> their jobs."""
-    found = scheduler.standing(numbers)
-    return {number: standing.job for number, standing in found.items() if standing.state != ENDED}

@@ -167,8 +167,8 @@ def start(tmp_path):
     """Starts a sweep; what is still running when the test ends is ended."""
     commands = []
 
-    def go(*words, launcher=LAUNCHER):
-        commands.append(Command([*CELL, *launcher, *words], tmp_path))
+    def go(*words, launcher=LAUNCHER, cell=CELL):
+        commands.append(Command([*cell, *launcher, *words], tmp_path))
         return commands[-1]
 
     yield go

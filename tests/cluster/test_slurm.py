@@ -57,8 +57,13 @@ def test_a_sweep_over_generations_and_counts_is_mapped_run_and_recorded_once(clu
     assert results(out) == found
 
 
-def test_what_only_a_node_can_tell_is_its_result_and_what_slurm_refuses_is_a_line(cluster, run, out):
-    said = run("gpu=pascal", "meter=nvml", "tracking=none", "hydra.launcher.constraint.pascal=volta", code=1)
+def test_what_only_a_node_can_tell_is_its_result_and_what_slurm_refuses_is_a_line(cluster, run, out, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cr3t@localhost:1")
+    words = ["gpu=pascal", "meter=nvml", "tracking=none", "hydra.launcher.constraint.pascal=volta"]
+    said = run(*words, "hydra.launcher.setup=['printenv > environment']", code=1)
+    environment = (out.parent / "environment").read_text()
+    assert "SLURM_JOB_ID" in environment
+    assert "s3cr3t" not in environment
     (result,) = results(out).values()
     assert (result.status, result.failure.kind) == ("failed", "config")
     assert "gpu=pascal: no such device on this machine; there is: 1 x volta" in result.failure.message
@@ -105,7 +110,7 @@ def test_ctrl_c_cancels_and_keeps_what_there_is(cluster, start, run, out):
     until(lambda: trains(out), process=process)
     said = process.end(signal.SIGINT)
     assert process.returncode == 130
-    assert "interrupted: 2 cells are cancelled" in said
+    assert "interrupted: 2 cells cancelled" in said
     (result,) = results(out).values()
     assert result.status == "interrupted"
     assert result.failure.message.startswith("SLURM stopped job ")
@@ -197,3 +202,18 @@ def test_two_cells_on_one_node_at_a_time(cluster, run, out, meter):
     else:
         assert trained[0].start_ns < trained[1].end_ns and trained[1].start_ns < trained[0].end_ns
         assert all("shared_host" in result.tags["quality"] for result in (first, second))
+
+
+@pytest.mark.torch
+def test_a_search_trains_for_real_one_trial_after_the_other(cluster, run, out):
+    pytest.importorskip("torch", reason="needs PyTorch (pip install 'energybench[torch]')")
+    pytest.importorskip("optuna", reason="needs Optuna (pip install 'energybench[optuna]')")
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "batch=64,128", "sweep.name=search", "tracking=none"]
+    words += ["model=lenet", "dataset=digits", "engine=torch", "gpu=cpu", "meter=tdp", "budget.steps=4"]
+    said = run(*words, "measure.baseline_s=0", "hydra.sweep.dir=out", "-m", cell=[])
+    assert "trial 2 of 2" in said
+    assert "no trial is better in every objective than:" in said
+    found = results(out)
+    assert [result.status for result in found.values()] == ["finished"] * 2
+    assert all("accuracy_top1" in result.metrics for result in found.values())
+    assert node_of(out, 0)["started_at"] < found[0].ended_at < node_of(out, 1)["started_at"]

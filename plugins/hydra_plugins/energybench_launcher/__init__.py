@@ -50,11 +50,11 @@ class ClusterLauncher(Launcher):
         Raises:
             ClusterError: the scheduler does not take them.
         """
-        from energybench.cluster.watch import Watch, submitted
+        from energybench.cluster.watch import Watch
         from energybench.console import console
 
         scheduler, options = self._scheduler()
-        there = submitted(scheduler, list(cells))
+        there = self.standing(list(cells))
         tickets = [self._ticket(number, overrides) for number, overrides in cells.items()]
         new = [ticket for ticket in tickets if ticket.number not in there]
         if there:
@@ -66,10 +66,14 @@ class ClusterLauncher(Launcher):
         return []
 
     def standing(self, numbers: Sequence[int]) -> set[int]:
-        """Those of the cells that an earlier command submitted and that are with the cluster still."""
-        from energybench.cluster.watch import submitted
+        """Those of the cells that an earlier command submitted and that the cluster has still, or has just ended."""
+        from energybench.cluster.scheduler import ENDED
+        from energybench.run.result import RESULT_FILE
 
-        return set(submitted(self._scheduler()[0], numbers))
+        # asked first: what ends between the two questions has a result
+        found = self._scheduler()[0].standing(numbers)
+        ended = [n for n in self._sweep().awaited if (self._directory() / str(n) / RESULT_FILE).exists()]
+        return {n for n in numbers if n in ended or (n in found and found[n].state != ENDED)}
 
     def _scheduler(self) -> tuple[Scheduler, ClusterOptions]:
         raise NotImplementedError
