@@ -220,7 +220,8 @@ class Measurement:
         cooldown_s: seconds of rest before each cell of a sweep but the first.
         cooldown_c: the devices cool to this temperature, degrees Celsius, before any run; null: to none.
         cooldown_max_s: longest rest for both, seconds; never less than cooldown_s.
-        lock: what to do where another run measures the same device: refuse | wait | ignore.
+        lock: what to do where another run measures the same device: refuse | wait | ignore; null: refuse, and on a
+            cluster, where nobody knows who else is on a node, wait.
         warmup_steps: steps before the first measured one, which change no weight.
         validate: whether each epoch ends with a pass over the validation split.
         watchdog_s: seconds without a sign of life after which a worker counts as hung and is ended.
@@ -232,7 +233,7 @@ class Measurement:
     cooldown_s: float = 0.0
     cooldown_c: float | None = None
     cooldown_max_s: float = 600.0
-    lock: str = "refuse"
+    lock: str | None = None
     warmup_steps: int = 5
     validate: bool = True
     watchdog_s: float = 300.0
@@ -244,7 +245,7 @@ class Measurement:
         below_watchdog = context_s is None or 0 <= context_s < self.watchdog_s
         _require(below_watchdog, "measure.context_s", context_s, "a number from 0, below measure.watchdog_s, or null")
         _require(cooldown_c is None or cooldown_c > 0, "measure.cooldown_c", cooldown_c, "degrees Celsius, or null")
-        _require(self.lock in LOCKS, "measure.lock", self.lock, f"one of {', '.join(LOCKS)}")
+        _require(self.lock in (None, *LOCKS), "measure.lock", self.lock, f"one of {', '.join(LOCKS)}, or null")
         _require(self.warmup_steps >= 0, "measure.warmup_steps", self.warmup_steps, "a whole number from 0")
         _require(self.watchdog_s > 0, "measure.watchdog_s", self.watchdog_s, "a number above 0")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
+from energybench.cluster.request import Cluster
 from energybench.config import Tracking
 from energybench.console import console
 from energybench.credentials import redact, sealed, without_credentials
@@ -41,7 +41,7 @@ from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, is_held, told
 from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
-from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.progress import DONE, FAILED, NO_RESULT, Progress, Task, left, task
 from energybench.study.report import page_of_sweep
 from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
@@ -58,20 +58,21 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     Raises:
         EnergybenchError: a cell cannot be run here; nothing has been started.
     """
-    command, plans, left_out = _planned(command, Machine(registry))
+    machine = Machine(registry) if command.cluster is None else Cluster(registry, command.cluster)
+    command, plans, left_out = _planned(command, machine)
     options = command.cells[0].experiment
     if options.sweep.dry_run:
         if not command.known:
             raise ConfigError(
                 "sweep.dry_run: this sweeper chooses its cells as it goes, so there are none to be listed"
             )
-        _dry_run(command, plans, left_out)
+        _dry_run(command, plans, left_out, machine.host)
         return EXIT_DONE
     _require_tracking(command)
     if not command.multirun:
         return _run_one(argv, command)
     with held(command.directory):
-        return _run_sweep(argv, command, plans, left_out)
+        return _run_sweep(argv, command, plans, left_out, machine.host)
 
 
 def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], Counter[str]]:
@@ -104,9 +105,11 @@ def _run_one(argv: Sequence[str], command: Command) -> int:
     return _exit_code(results, interrupted, len(command.cells))
 
 
-def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> int:
-    sweep, tasks = _begin(command, plans)
-    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=platform.node())
+def _run_sweep(
+    argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int], host: str
+) -> int:
+    sweep, tasks = _begin(command, plans, host)
+    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=host)
     for line in [*_left_out_lines(left_out), *_going_on_lines(sweep, tasks, forecaster)]:
         console().print(line, markup=False, soft_wrap=True)
     progress = Progress(tasks, forecaster) if command.known else None
@@ -133,7 +136,7 @@ def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], lef
 
 
 def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int:
-    if interrupted or any(result.status == "interrupted" for result in results):
+    if interrupted:
         return EXIT_INTERRUPTED
     failed = [result for result in results if result.failure is not None and result.failure.kind not in PRUNED]
     return EXIT_FAILED if failed or len(results) < wanted else EXIT_DONE
@@ -161,7 +164,7 @@ def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictCo
     return False
 
 
-def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
+def _begin(command: Command, plans: Sequence[Plan], host: str) -> tuple[Sweep, list[Task]]:
     """The sweep exists on disk, and in the tracker its parent run, before the first cell; or is that of before."""
     directory, options = command.directory, command.cells[0].experiment
     name = options.sweep.name or _sweep_name(command)
@@ -174,14 +177,14 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
     sweep = Sweep.read(directory) if earlier else Sweep(new_id(), name, None)
     tasks: list[Task] = []
     if command.known:
-        host, uri = platform.node(), options.tracking.uri
-        cells = [tuple(without_credentials(cell.overrides, uri)) for cell in command.cells]
+        cells = [tuple(without_credentials(cell.overrides, options.tracking.uri)) for cell in command.cells]
         sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
         tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
         sweep = replace(
             sweep,
             queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run),
             going_on=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.goes_on),
+            awaited=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.why == NO_RESULT),
         )
     if options.tracking.name != "none":
         with never_in_the_way(directory):
@@ -206,6 +209,8 @@ def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster)
     lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
     if states[FAILED]:
         lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
+    if without := whys.pop(NO_RESULT, 0):
+        lines.append(f"without a result: {without}; those that the cluster still has are waited for, others run again")
     lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
     if resumed:
         lines.append(f"going on from their checkpoints: {resumed}")
@@ -265,9 +270,9 @@ def _show(results: Sequence[Result], command: Command) -> None:
         out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)
 
 
-def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> None:
+def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int], host: str) -> None:
     """Lists the cells, how each stands and what it will take; writes nothing."""
-    directory, host = command.directory, platform.node()
+    directory = command.directory
     numbers: list[int | None] = [None] * len(plans)
     sweep_id = ""
     if command.multirun and (directory / SWEEP_FILE).exists():

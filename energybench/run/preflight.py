@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 
 from energybench import devices as _devices
 from energybench.architecture import Network
-from energybench.config import AUTO, Experiment, MeterPart, Part, fit, make, make_architecture
+from energybench.config import AUTO, Experiment, Gpu, MeterPart, Part, fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin, MadeOnFirstUse
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
@@ -27,10 +28,22 @@ CPU_NAMES = (CPU, "none")
 
 
 class Machine:
-    """What this machine has, asked of the drivers once for all cells of a sweep."""
+    """What this machine has, asked of the drivers once for all cells of a sweep.
+
+    Attributes:
+        registry: of parts.
+        here: whether runs take place on it: else meters and data are looked at where they do.
+    """
+
+    here = True
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+    @property
+    def host(self) -> str:
+        """Its name."""
+        return platform.node()
 
     @cached_property
     def gpus(self) -> list[Device]:
@@ -60,6 +73,10 @@ class Machine:
     def all(self) -> list[Device]:
         """The GPUs that may be used, and the CPU."""
         return [*self.gpus, self.cpu]
+
+    def take(self, gpu: Gpu) -> list[Device]:
+        """GPUs of one generation, as many as are asked for; raises DeviceError where there are fewer."""
+        return _devices.take([d for d in self.gpus if d.generation == gpu.name], gpu.name, gpu.count, self.all)
 
 
 def default(registry: Registry, kind: str, name: str) -> Any:
@@ -100,8 +117,10 @@ class Plan:
         dataset: what is known of the data.
         devices: one a context or process; the CPU may stand there several times.
         engine: the light side of the engine.
-        meters: the first covers the devices that train; the others read what stands beside them.
+        meters: the first covers the devices that train; the others read what stands beside them; none where the run
+            takes place elsewhere.
         entries: the registered parts it is made of.
+        here: whether it can be run in this process; else its devices are what it asks for.
     """
 
     experiment: Experiment
@@ -111,6 +130,7 @@ class Plan:
     engine: Engine
     meters: tuple[NamedMeter, ...]
     entries: tuple[Entry, ...] = ()
+    here: bool = True
 
     @cached_property
     def code(self) -> dict[str, str]:
@@ -148,32 +168,44 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
         EnergybenchError: the first thing that is in the way, in one line.
     """
     registry = machine.registry
-    plugin: DatasetPlugin = make(registry, "dataset", experiment.dataset)
-    state = plugin.check()
-    if not state.ok:
-        raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
-    if isinstance(plugin, MadeOnFirstUse):
-        plugin.make()
-    info = plugin.info()
+    info = _data(experiment, machine)
     architecture = make_architecture(registry, experiment.model, info.classes)
     engine, devices = _place(experiment, machine, architecture)
     _check_batch(experiment, info, devices)
-    meters = choose_meters(experiment.meter, devices, registry)
+    meters = choose_meters(experiment.meter, devices, registry) if machine.here else []
     _check_resume(experiment)
     _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
     light.validate(experiment, devices)
     return Plan(
         replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters),
-        _entries(experiment, engine, meters, registry),
+        _entries(experiment, engine, meters, registry), machine.here,
     )  # fmt: skip
+
+
+UNSEEN = DatasetInfo(classes=1000, labelled=True, train_images=2**31, validation_images=2**31)
+"""Stands for data that only the nodes of a cluster have: forecasts go by it, and nothing that is kept."""
+
+
+def _data(experiment: Experiment, machine: Machine) -> DatasetInfo:
+    plugin: DatasetPlugin = make(machine.registry, "dataset", experiment.dataset)
+    state = plugin.check()
+    if not state.ok and not machine.here:
+        return UNSEEN
+    if not state.ok:
+        raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
+    if isinstance(plugin, MadeOnFirstUse):
+        plugin.make()
+    return plugin.info()
 
 
 def _entries(
     experiment: Experiment, engine: Part, meters: Sequence[NamedMeter], registry: Registry
 ) -> tuple[Entry, ...]:
     names = {"model": experiment.model.name, "dataset": experiment.dataset.name, "engine": engine.name}
-    return tuple(registry.get(kind, name) for kind, name in [*names.items(), ("meter", meters[0].name)])
+    if meters or experiment.meter.name != AUTO:
+        names["meter"] = meters[0].name if meters else experiment.meter.name
+    return tuple(registry.get(kind, name) for kind, name in names.items())
 
 
 def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
@@ -220,7 +252,7 @@ def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[
     if gpu.name in CPU_NAMES:
         return _on_cpu(usable, reasons, gpu.count, machine)
     if gpu.name != AUTO:
-        devices = _devices.take([d for d in machine.gpus if d.generation == gpu.name], gpu.name, gpu.count, machine.all)
+        devices = machine.take(gpu)
         return _engine_for(devices, usable, reasons), devices
     for generation in _newest_first(machine.gpus):
         members = [d for d in machine.gpus if d.generation == generation]

@@ -119,9 +119,9 @@ class Supervisor:
                 self._quiet.cool(self._plan.meters[0].name, follows=self._follows)
                 self._quiet.baseline()
                 self._train(stack)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 self._wind_down()
-                kept = f"interrupted; what was measured until then is kept{self._then()}"
+                kept = f"{str(interrupt) or 'interrupted'}; what was measured until then is kept{self._then()}"
                 self.seen.failure = Failure("interrupted", kept)
             except BusyError as error:
                 self.seen.failure = Failure("busy", str(error))
