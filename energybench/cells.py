@@ -29,6 +29,7 @@ from yaml import YAMLError
 from energybench.config_files import screen_files
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
+from energybench.node_options import Nodes
 from energybench.order import SEARCHER, SWEEPER, install_plugins
 from energybench.patience import within
 from energybench.registry import Registry
@@ -171,7 +172,9 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
         for one in written:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
-    return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER, cluster)
+    nodes = _nodes(cells, known, cluster)
+    goes_on = multirun and sweeper == SWEEPER
+    return Command(tuple(cells), multirun, nodes.folder(directory), known, goes_on, cluster)
 
 
 def _cluster(base: DictConfig, multirun: bool) -> ClusterOptions | None:
@@ -184,6 +187,24 @@ def _cluster(base: DictConfig, multirun: bool) -> ClusterOptions | None:
     if options is not None and not multirun:
         raise ConfigError("hydra/launcher: it is for the cells of a sweep, of which there may be one; add -m")
     return options
+
+
+def _nodes(cells: Sequence[Cell], known: bool, cluster: ClusterOptions | None) -> Nodes:
+    """The nodes of all cells, which meet for each in turn; raises ConfigError."""
+    nodes, *others = dict.fromkeys(cell.experiment.nodes for cell in cells)
+    if others:
+        raise ConfigError("nodes: it holds for the whole sweep; give one value of each of its keys")
+    if nodes.count > 1 and not known:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: this sweeper chooses its cells as it goes, on each node others; use "
+            "hydra/sweeper=ordered, or nodes.count=1"
+        )
+    if nodes.count > 1 and cluster is not None:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: hydra/launcher hands each cell to one node; within an allocation of several, "
+            "start the command on each without a launcher (srun ... nodes=slurm)"
+        )
+    return nodes
 
 
 def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:

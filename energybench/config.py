@@ -20,11 +20,15 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from energybench.architecture import Network
 from energybench.errors import ConfigError, reason
+from energybench.node_options import Nodes
 from energybench.power.calibration import Calibration
 from energybench.power.flags import FLAGS
 from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
+RESOLVING = "raised while resolving interpolation: "
+"""What OmegaConf puts, behind the kind of the error, before what a resolver of ours says."""
+
 METER = "meter"
 LONGEST_BITS = 63
 MOST_DEVICES = 1024
@@ -317,7 +321,8 @@ class Experiment:
 
     Attributes:
         model, dataset, engine, meter: registered parts (`engine` and `meter` may be `auto`).
-        gpu: devices.
+        gpu: devices, of each node.
+        nodes: machines that train as one.
         batch: samples a step, in all over the devices.
         seed: of weights, order of samples and augmentation.
         precision: fp32 | tf32 | bf16 | fp16; an engine may lack some.
@@ -330,6 +335,7 @@ class Experiment:
     engine: Part
     meter: MeterPart
     gpu: Gpu
+    nodes: Nodes
     batch: int
     seed: int
     precision: str
@@ -357,6 +363,7 @@ class Experiment:
 
 SECTIONS: dict[str, Any] = {
     "gpu": Gpu,
+    "nodes": Nodes,
     "training": Training,
     "budget": Budget,
     "measure": Measurement,
@@ -405,6 +412,8 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
         name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()
     }
     numbers = fit("", _Numbers, {key: plain[key] for key in NUMBERS if key in plain}, "energybench")
+    if sections["nodes"].number:
+        sections["tracking"] = Tracking("none")  # the first node records for all
     return Experiment(**parts, **sections, **asdict(numbers))
 
 
@@ -413,7 +422,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = {str(key): _value(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
-        raise ConfigError(reason(error)) from error
+        raise ConfigError(reason(error).removeprefix(f"{ConfigError.__name__} {RESOLVING}")) from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply, or an interpolation leads to itself") from error
     _refuse_huge("", plain)

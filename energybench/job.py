@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from energybench import tracking
 from energybench.config import resolve
@@ -37,16 +38,20 @@ def job(config: DictConfig, progress: Progress | None = None, *, records: bool =
     """
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+    rank = OmegaConf.select(config, "nodes.rank")
     number = int(hydra.job.num) if sweep is not None else 0
     place, out = _place(config, sweep, progress), console()
     label = place.name if sweep is None else f"{progress.label() if progress else number}: {place.name}"
     limits = asked(hydra.sweeper.limits) if hydra.sweeper.get("_target_") == SEARCHER and sweep else None
-    result = _run_cell(config, place, sweep, number, RunView(out, label, progress), limits, records)
+    if rank:  # the first node shows what goes on, for all
+        label = f"node {rank}: {label}"
+    view = RunView(Console(quiet=True) if rank else out, label, progress)
+    result = _run_cell(config, place, sweep, number, view, limits, records)
     out.print(finished_line(label, result), markup=False, soft_wrap=True)
     if progress is not None:
         progress.ended(number, result)
         remainder = progress.left()
-        if remainder.cells and result.status != "interrupted":
+        if remainder.cells and result.status != "interrupted" and not rank:
             out.print(str(remainder), markup=False, soft_wrap=True)
     if result.status == "interrupted":
         raise KeyboardInterrupt  # Hydra goes on after any other exception; here the user wants it to end

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -35,7 +34,7 @@ from energybench.recording import connected, never_in_the_way, parent_run
 from energybench.registry import Registry
 from energybench.run.execute import new_id
 from energybench.run.preflight import Machine, Plan, prepare
-from energybench.run.result import RESULT_FILE, Result
+from energybench.run.result import RESULT_FILE, Result, is_original, result_files
 from energybench.study.collect import Collected
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, is_held, told
@@ -94,13 +93,13 @@ def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], C
 
 
 def _run_one(argv: Sequence[str], command: Command) -> int:
-    begun = datetime.now().astimezone()
+    before = {result.run_id for result in _readable(command.directory.glob(RESULT_FILE))}
     interrupted, results = False, []
     try:
         interrupted = _hand_to_hydra(argv, command, job)
     finally:
         found = _results(command.directory.glob(RESULT_FILE))
-        results = [result for result in found if datetime.fromisoformat(result.started_at) >= begun]
+        results = [result for result in found if result.run_id not in before]
         _show(results, command)
     return _exit_code(results, interrupted, len(command.cells))
 
@@ -122,6 +121,7 @@ def _run_sweep(
         found = [
             (path.parent, result)
             for path in command.directory.rglob(RESULT_FILE)
+            if is_original(path.relative_to(command.directory))
             for result in _results([path])
             if result.sweep_id == sweep.sweep_id
         ]
@@ -255,7 +255,9 @@ def _in_order(results: Iterable[Result]) -> list[Result]:
 
 
 def _show(results: Sequence[Result], command: Command) -> None:
-    """The table, what it allows to be said, and where to look further."""
+    """The table, what it allows to be said, and where to look further; of several nodes the first shows it."""
+    if command.cells[0].experiment.nodes.number:
+        return
     out, options = console(), command.cells[0].experiment.tracking
     if results:
         out.print()
@@ -303,9 +305,14 @@ def _names(command: Command) -> list[str]:
 def _earlier(directory: Path) -> list[Result]:
     """Results that may tell what a sweep takes: those of its folder, and of the folder of all runs that it is in."""
     root = directory if directory.is_absolute() else Path(directory.parts[0])
+    return _readable(result_files(root))
+
+
+def _readable(paths: Iterable[Path]) -> list[Result]:
+    """The results in these files, damaged ones left out: whoever wants those themselves is told."""
     found = []
-    for path in root.rglob(RESULT_FILE):
-        with suppress(DataError):  # whoever wants that result itself is told
+    for path in paths:
+        with suppress(DataError):
             found.append(Result.read(path))
     return found
 

@@ -21,7 +21,7 @@ from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session
 from energybench.registry import Entry, Registry
 from energybench.run.code import code_of
-from energybench.run.engine import Engine
+from energybench.run.engine import Engine, Spanning
 from energybench.run.memory import OPTIMIZER_SLOTS
 
 CPU_NAMES = (CPU, "none")
@@ -151,7 +151,7 @@ class Plan:
         training, count = self.experiment.training, len(self.devices)
         if self.experiment.precision not in ("fp32", "tf32"):
             return None
-        samples = self.experiment.batch // (count * training.accumulate)
+        samples = self.experiment.batch // (count * self.experiment.nodes.count * training.accumulate)
         each = self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
         return each if each is None or self.scope != CPU else each * count
 
@@ -209,12 +209,14 @@ def _entries(
 
 
 def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
-    batch, count = experiment.batch, len(devices) * experiment.training.accumulate
+    nodes = experiment.nodes.count
+    batch, count = experiment.batch, len(devices) * nodes * experiment.training.accumulate
     if batch % count:
         near = f"{batch // count * count or count} or {(batch // count + 1) * count}"
         parts = f" x training.accumulate={experiment.training.accumulate}" if experiment.training.accumulate > 1 else ""
         raise DeviceError(
-            f"batch={batch} does not divide over {len(devices)} devices{parts}; use {near}, or another gpu.count"
+            f"batch={batch} does not divide over {len(devices) * nodes} devices{parts}; "
+            f"use {near}, or another gpu.count"
         )
     if batch > info.train_images:
         name = experiment.dataset.name
@@ -249,6 +251,8 @@ def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[
     """The engine and the devices: they depend on each other where both are `auto`."""
     gpu = experiment.gpu
     usable, reasons = _engines(experiment.engine, machine.registry, network)
+    if experiment.nodes.count > 1:
+        usable = _spanning(experiment, usable)
     if gpu.name in CPU_NAMES:
         return _on_cpu(usable, reasons, gpu.count, machine)
     if gpu.name != AUTO:
@@ -260,6 +264,17 @@ def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[
             if engine.refuses(members[0]) is None:
                 return part, _devices.take(members, generation, gpu.count, machine.all)
     return _on_cpu(usable, reasons, gpu.count, machine)
+
+
+def _spanning(experiment: Experiment, usable: Sequence[Candidate]) -> list[Candidate]:
+    """Those engines that train over several nodes."""
+    able: list[Candidate] = [(part, engine) for part, engine in usable if isinstance(engine, Spanning)]
+    if not able:
+        names, count = ", ".join(part.name for part, _ in usable), experiment.nodes.count
+        raise ConfigError(
+            f"nodes.count={count}: engine {names} trains on one machine only; use engine=torch, or nodes.count=1"
+        )
+    return able
 
 
 def _newest_first(gpus: Sequence[Device]) -> list[str]:

@@ -167,7 +167,7 @@ class TorchEngine:
         return [[device] for device in devices]
 
     def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
-        """The worker sees exactly its card, on the CPU none. All workers are on this machine: they meet on loopback."""
+        """The worker sees exactly its card, on the CPU none. Workers that are all on this machine meet on loopback."""
         visible = ",".join(device.uuid for device in devices if device.kind != CPU)
         meeting = {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
         return {
@@ -176,6 +176,12 @@ class TorchEngine:
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",  # its queries break the recording of a CUDA graph
             **meeting,
         }
+
+    def spanning(self, interface: str) -> Mapping[str, str]:
+        """See Spanning. Gloo would take the address of this host's name, often one of loopback; NCCL chooses well."""
+        chosen = {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+        defaults = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": ""}
+        return {name: chosen[name] or default for name, default in defaults.items()}
 
     def trainer(self, task: Task) -> Trainer:
         """Builds the network; imports PyTorch."""

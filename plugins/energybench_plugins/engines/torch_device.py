@@ -20,8 +20,9 @@ def device_of(task: Task) -> Any:
     """The torch.device of this process, which sees no other GPU; processes on the CPU share its cores."""
     if task.devices[0].kind != CPU:
         return torch.device("cuda", 0)
-    if task.world > 1:
-        torch.set_num_threads(max((os.cpu_count() or 1) // task.world, 1))
+    here = task.world // task.experiment.nodes.count
+    if here > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     return torch.device("cpu")
 
 
