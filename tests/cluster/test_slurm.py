@@ -80,7 +80,10 @@ def test_what_only_a_node_can_tell_is_its_result_and_what_slurm_refuses_is_a_lin
 
 def test_a_submitter_that_is_killed_finds_its_cells_again(cluster, start, run, out):
     """One cell has ended, two run and one waits, when it is killed; none runs twice."""
-    words = ["gpu=cpu", "meter=tdp", "tracking=none", "engine.step_s=0,0.5,0.51,1.2", "hydra.launcher.at_once=2"]
+    gates = [out.parent / f"gate-{number}" for number in range(4)]
+    gates[0].touch()
+    words = ["gpu=cpu", "meter=tdp", "tracking=none", "hydra.launcher.at_once=2"]
+    words += [f"engine.gate={','.join(map(str, gates))}"]
     process = start(*words, "sweep.name=killed")
     until(lambda: 0 in results(out) and trains(out, 1) and trains(out, 2), process=process)
     assert not trains(out, 3)
@@ -88,12 +91,15 @@ def test_a_submitter_that_is_killed_finds_its_cells_again(cluster, start, run, o
     running = {number: node_of(out, number) for number in (1, 2)}
     ended = results(out)[0]
     process = start(*words, "sweep.name=killed")
+    for gate in gates[1:3]:
+        gate.touch()
     until(lambda: trains(out, 3) and "with SLURM already: " in process.said(), process=process)
     said = process.end(signal.SIGTERM)
     assert re.search(r"with SLURM already: (\d) of \1 cells", said)
     assert "submitted" not in said
     assert "left to SLURM; the same command collects them" in said
     assert process.returncode == 130
+    gates[3].touch()
     said = run(*words, "sweep.name=killed")
     found = results(out)
     assert {result.status for result in found.values()} == {"finished"}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from energybench.run.engine import Evaluation
 class StandinOptions:
     """`mode` strikes at step `at_step` (from 1, warm-up not counted) of worker `in_rank`.
 
-    That step lasts until CLOCK_MONOTONIC is `until_s`, if it is not past that.
+    That step lasts until CLOCK_MONOTONIC is `until_s`, if it is not past that, and until there is a file `gate`.
     """
 
     step_s: float = 0.01
@@ -35,6 +36,7 @@ class StandinOptions:
     processes: bool = False
     slower_by_rank_s: float = 0.0
     until_s: float = 0.0
+    gate: str | None = None
 
     def __post_init__(self):
         if self.mode not in STRIKES:
@@ -140,6 +142,8 @@ class StandinTrainer:
         if (self.steps, self.task.rank) == (self.options.at_step, self.options.in_rank):
             STRIKES[self.options.mode]()
             time.sleep(max(self.options.until_s - time.monotonic(), 0.0))
+            while self.options.gate and not Path(self.options.gate).exists():
+                time.sleep(0.02)
 
     def warm_up(self, training, validation):
         for _ in training:
