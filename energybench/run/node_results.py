@@ -56,7 +56,7 @@ def scope_of(own: Sequence[str], others: Mapping[int, Result], lost: Sequence[in
     Those of a node that was lost are among them, by the names that the first node's have, and nothing is known of them:
     so there is no energy_j of the whole, and none of a part is taken for it.
     """
-    missing = [name.replace("node0.", f"node{rank}.", 1) for rank in lost for name in own]
+    missing = [f"node{rank}.{name.partition('.')[2]}" for rank in lost for name in own]
     return (*own, *(name for rank in sorted(others) for name in others[rank].scope), *missing)
 
 
@@ -110,9 +110,9 @@ def tags_of(own: Mapping[str, str], others: Mapping[int, Result]) -> dict[str, s
 def provenance_of(
     own: Mapping[str, Any], others: Mapping[int, Result], nodes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The first node's, with the devices and channels of all, and what each node is and how its clock was told."""
+    """That of the first of `nodes`, with the devices and channels of all, what each is and how its clock was told."""
     parts = [own, *(others[rank].provenance for rank in sorted(others))]
-    by_rank = {0: own, **{rank: result.provenance for rank, result in others.items()}}
+    by_rank = {nodes[0]["rank"]: own, **{rank: result.provenance for rank, result in others.items()}}
     told = [
         {**node, **{key: by_rank[node["rank"]].get(key) for key in ("system", "cpu") if node["rank"] in by_rank}}
         for node in nodes

@@ -583,11 +583,19 @@ class Other(_Several):
     def gathered(self, own: Result, join: Callable[[Result, Mapping[int, Result]], Result]) -> Result:
         """The whole as the first node made it; this node's where that is gone."""
         if not self._links:
-            return own
+            return join(own, {})
         self._links[0].send("result", result=own.to_json())
         whole = self._until(lambda: self._said.get((0, "whole")) or ({} if 0 in self._gone else None), 2 * VERDICT_S)
         self._links[0].send("bye")
-        return Result.from_json(str(whole["result"])) if whole else own
+        return Result.from_json(str(whole["result"])) if whole else join(own, {})
+
+    def lost(self) -> list[int]:
+        """All others: only the first node has what they found."""
+        return [rank for rank in range(self._options.count) if rank != self._options.number]
+
+    def told(self) -> list[dict[str, Any]]:
+        """Nothing but what this node is."""
+        return [{"rank": self._options.number, "host": platform.node()}]
 
 
 def nodes_of(plan: Plan, directory: Path) -> Alone:

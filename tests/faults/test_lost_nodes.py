@@ -103,7 +103,8 @@ def test_the_first_supervisor_is_killed(nodes, tmp_path, row):
     assert ends(second, ENDED_S)[0] == 1
     result = Result.read(tmp_path / "mine" / "node-1")
     assert result.failure.kind == "lost"
-    assert result.metrics["energy_j.node1.gpu.2"] > 0
+    assert result.metrics["energy_j.node1"] == result.metrics["energy_j.node1.gpu.2"] > 0
+    assert "energy_j" not in result.metrics
     kept = files(tmp_path / "mine" / "node-1")
     anew(nodes)
     row(
