@@ -377,7 +377,8 @@ def start(number: int, given: argparse.Namespace) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment)
 
 
-def main() -> int:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", type=int, nargs="+", default=[0], help="numbers as `nvidia-smi` has them")
     parser.add_argument("--out", default="real_meter", help="folder for real_meter.json and each card's readings")
@@ -390,10 +391,14 @@ def main() -> int:
     parser.add_argument("--image", type=int, default=224, help="height and width that are trained on, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    given = options().parse_args()
     given.begun = time.monotonic()
     if given.pairs < 4:
-        parser.error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
+        options().error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
     if given.alone:
         (Path(given.out) / RESULT).write_text(json.dumps(card(given)), encoding="utf-8")
         return 0

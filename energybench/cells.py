@@ -29,11 +29,13 @@ from yaml import YAMLError
 from energybench.config_files import screen_files
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
-from energybench.order import SEARCHER, SWEEPER, install_sweepers
+from energybench.node_options import Nodes
+from energybench.order import SEARCHER, SWEEPER, install_plugins
 from energybench.patience import within
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
+    from energybench.cluster.options import ClusterOptions
     from energybench.config import Experiment
     from energybench.devices import Device
 
@@ -42,7 +44,7 @@ CONFIG_NAME = "config"
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
 
-NOT_OF_A_CELL = ("hydra.", "rerun=", "sweep.code=", "sweep.dry_run=")
+NOT_OF_A_CELL = ("hydra.", "hydra/", "rerun=", "sweep.code=", "sweep.dry_run=")
 """Overrides that say what is to be done with cells, and nothing in one of them."""
 
 PLAIN_NUMBER = re.compile(r"(batch|seed)=(0|[1-9][0-9]*)")
@@ -54,6 +56,7 @@ LONGEST_S = 20.0
 MOST_SHOWN = 200
 """Characters of an override in an error."""
 
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -85,6 +88,7 @@ class Command:
         directory: where Hydra puts the run, or the sweep.
         known: False where the sweeper chooses its cells itself.
         goes_on: whether the sweeper takes the cells from the sweep's ledger, and so leaves out those that are done.
+        cluster: what is said of the cluster that the cells are handed to; None: they run here.
     """
 
     cells: tuple[Cell, ...]
@@ -92,6 +96,7 @@ class Command:
     directory: Path
     known: bool
     goes_on: bool = False
+    cluster: ClusterOptions | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,8 +125,8 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 
 def extend_search_path(registry: Registry) -> None:
-    """Lets Hydra find the YAML files that plugins bring, and our sweeper."""
-    install_sweepers()
+    """Lets Hydra find the YAML files that plugins bring, and our sweepers and launchers."""
+    install_plugins()
     screen_files()
     paths = list(registry.config_paths)
 
@@ -155,18 +160,51 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
         directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         sweeper = base.hydra.sweeper.get("_target_")
         known = not multirun or sweeper in (BASIC_SWEEPER, SWEEPER)
+        cluster = _cluster(base, multirun)
         if multirun:
             _check_order(arguments.overrides, base)
         written = [GridCell(list(arguments.overrides))]
         if multirun and known:
-            written = _expand(arguments.overrides, base, registry)
+            written = _expand(arguments.overrides, base, registry, cluster)
         elif multirun:
             written = [GridCell(_example(arguments.overrides, base))]
         cells, composer = [], _Composer(arguments, registry)
         for one in written:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
-    return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
+    nodes = _nodes(cells, known, cluster)
+    goes_on = multirun and sweeper == SWEEPER
+    return Command(tuple(cells), multirun, nodes.folder(directory), known, goes_on, cluster)
+
+
+def _cluster(base: DictConfig, multirun: bool) -> ClusterOptions | None:
+    """What is said of the cluster that cells are handed to; raises ConfigError where it is wrong, or there are none."""
+    if str(base.hydra.launcher.get("_target_")) == BASIC_LAUNCHER:
+        return None
+    from energybench.cluster.options import options_of
+
+    options = options_of(base.hydra.launcher)
+    if options is not None and not multirun:
+        raise ConfigError("hydra/launcher: it is for the cells of a sweep, of which there may be one; add -m")
+    return options
+
+
+def _nodes(cells: Sequence[Cell], known: bool, cluster: ClusterOptions | None) -> Nodes:
+    """The nodes of all cells, which meet for each in turn; raises ConfigError."""
+    nodes, *others = dict.fromkeys(cell.experiment.nodes for cell in cells)
+    if others:
+        raise ConfigError("nodes: it holds for the whole sweep; give one value of each of its keys")
+    if nodes.count > 1 and not known:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: this sweeper chooses its cells as it goes, on each node others; use "
+            "hydra/sweeper=ordered, or nodes.count=1"
+        )
+    if nodes.count > 1 and cluster is not None:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: hydra/launcher hands each cell to one node; within an allocation of several, "
+            "start the command on each without a launcher (srun ... nodes=slurm)"
+        )
+    return nodes
 
 
 def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
@@ -175,7 +213,7 @@ def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
     config = composer.compose(written.overrides)
     with within(LONGEST_S, "working out its interpolations"):
         experiment = resolve(config, registry)
-    kept = (override for override in written.overrides if not override.startswith(NOT_OF_A_CELL))
+    kept = (override for override in written.overrides if not override.lstrip("+~").startswith(NOT_OF_A_CELL))
     return Cell(tuple(kept), experiment, written.implied)
 
 
@@ -243,7 +281,9 @@ def _is_sweep(text: str) -> bool:
         raise ConfigError(f"{short!r} is no override: {_line(error)[:MOST_SHOWN]}; write key=value") from error
 
 
-def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> list[GridCell]:
+def _expand(
+    overrides: Sequence[str], base: DictConfig, registry: Registry, cluster: ClusterOptions | None
+) -> list[GridCell]:
     """Every cell, as the sweeper makes them: its own parameters, then the command line."""
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
@@ -254,7 +294,7 @@ def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> l
                 f"{override.input_line}: an interval is no list; a search takes one, hydra/sweeper=optuna"
             )
     over_devices = OmegaConf.select(base, "sweep.devices") is not None
-    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
+    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry, cluster)) if over_devices else None)
 
 
 def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
@@ -279,7 +319,11 @@ def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
     return space.example()
 
 
-def _gpus(registry: Registry) -> Sequence[Device]:
+def _gpus(registry: Registry, cluster: ClusterOptions | None) -> Sequence[Device]:
+    if cluster is not None:
+        from energybench.cluster.request import Cluster
+
+        return Cluster(registry, cluster).inventory()
     from energybench.run.preflight import Machine
 
     return Machine(registry).gpus

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Split
-from energybench.images import BLOCK_PIXELS, METHOD, resize
+from energybench.resizing import BLOCK_PIXELS, METHOD, resize
 from energybench.whole import PARTIAL, whole
 
 log = logging.getLogger(__name__)

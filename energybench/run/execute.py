@@ -7,9 +7,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from energybench.power.trace import write_trace
 from energybench.run import reserve
 from energybench.run.attempts import CUT, SNAPSHOT_FILE, cut, earlier, goes_on, joined
 from energybench.run.metrics import IDLE, MOST_INPUT_WAIT, TRAIN, epochs, in_scope, metrics
+from energybench.run.node_results import (
+    beside_energy,
+    metrics_of_nodes,
+    phases_of,
+    provenance_of,
+    scope_of,
+    tags_of,
+    with_edges_in_doubt,
+)
+from energybench.run.nodes import Alone, nodes_of
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
@@ -91,7 +102,9 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
 
     settled = Settled()
 
-    def made(supervisor: Supervisor, seen: Observation, phases: tuple[Phase, ...]) -> Result:
+    def made(supervisor: Supervisor, seen: Observation, phases: tuple[Phase, ...] | None = None) -> Result:
+        if phases is None:
+            phases = _phases(seen, timelines(supervisor.sessions, seen.readings))
         return _result(plan, place, seen, phases, supervisor.sessions, started_at, run_id, code, attempts)
 
     def snapshot(supervisor: Supervisor) -> None:
@@ -107,16 +120,23 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
             attempts = earlier(place.directory)
         _clear(place.directory)
         reserve.keep(place.directory)
-        supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows, saved=snapshot)
-        try:
-            supervisor.run()
-        except Exception as error:
-            supervisor.seen.failure = internal(error)
-        except KeyboardInterrupt:  # a further one, while the run was being ended
-            supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
-        _write_trace(place, supervisor)
-        seen = supervisor.seen
-        result = made(supervisor, seen, _phases(seen, timelines(supervisor.sessions, seen.readings)))
+        with closing(nodes_of(plan, place.directory)) as nodes:
+            supervisor = Supervisor(
+                plan, place.directory, view, name=place.name, follows=place.follows, nodes=nodes, saved=snapshot
+            )
+            try:
+                supervisor.run()
+            except Exception as error:
+                supervisor.seen.failure = internal(error)
+            except KeyboardInterrupt:  # a further one, while the run was being ended
+                supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
+            _write_trace(place, supervisor)
+            try:
+                seen = nodes.shared(supervisor.seen)
+                result = nodes.gathered(made(supervisor, seen), partial(_of_all_nodes, plan, seen, nodes))
+            except KeyboardInterrupt:  # no more patience with the others: what is known here
+                result = made(supervisor, supervisor.seen)
+        result = replace(result, sweep_id=place.sweep_id, sweep_name=place.sweep_name)  # a node's copy is in its own
     except OSError as error:  # before anything was measured
         failure = reserve.full(error, str(place.directory), "nothing was run")
         return failed(place, _public(plan.experiment), failure, run_id)
@@ -225,6 +245,33 @@ def _result(
     )
 
 
+def _of_all_nodes(plan: Plan, seen: Observation, nodes: Alone, own: Result, others: Mapping[int, Result]) -> Result:
+    """The result of the run, of that of the first node and of the others'; of a node that is alone its own."""
+    told = nodes.told()
+    if not told:
+        return own
+    phases = phases_of(own.phases, others)
+    scope = scope_of(own.scope, others, nodes.lost())
+    all_phases = joined(own.attempts, phases, scope)
+    channels = dict.fromkeys(name for phase in phases for name in phase.channels)
+    tags = tags_of(own.tags, others)
+    failure = seen.failure or _quality_failure(plan.experiment.quality, tags["quality"])
+    kept = {key: value for key, value in own.metrics.items() if key not in metrics(own.phases, own.scope, own.scope)}
+    found = beside_energy(kept, others) | _metrics(plan, seen, all_phases, scope, list(channels), len(own.attempts))
+    return replace(
+        own,
+        status=_status(failure),
+        failure=failure,
+        phases=phases,
+        metrics=found | metrics_of_nodes(all_phases, scope),
+        epochs=epochs(all_phases, scope),
+        tags=tags,
+        conditions=own.conditions | {key: value for one in others.values() for key, value in one.conditions.items()},
+        provenance=provenance_of(own.provenance, others, told),
+        scope=scope,
+    )
+
+
 def _public(experiment: Experiment) -> dict[str, Any]:
     """The configuration without the credentials that a tracking address may hold."""
     config = experiment.to_json()
@@ -303,21 +350,24 @@ def _phases(
     known, groups = known or {}, dict[PhaseKey, list[Span]]()
     for span in seen.spans:
         groups.setdefault((span.name, span.epoch), []).append(span)
-    phases = [known.get(key) or _phase(spans, seen.end_ns, lines) for key, spans in groups.items()]
+    phases = [known.get(key) or _phase(spans, seen, lines) for key, spans in groups.items()]
     return tuple(sorted(phases, key=lambda phase: phase.start_ns))
 
 
-def _phase(spans: Sequence[Span], end_ns: int, lines: Mapping[str, Timeline]) -> Phase:
-    first = min(spans, key=lambda span: span.rank)
+def _phase(spans: Sequence[Span], seen: Observation, lines: Mapping[str, Timeline]) -> Phase:
+    first, doubt_s = min(spans, key=lambda span: span.rank), seen.edge_doubt_s
     start = min(span.start_ns for span in spans)
-    end = max(span.end_ns or end_ns for span in spans)
+    end = max(span.end_ns or seen.end_ns for span in spans)
+    energies = {name: line.energy(start, end) for name, line in lines.items()}
     return Phase(
         name=first.name,
         epoch=first.epoch,
         start_ns=start,
         end_ns=end,
         complete=all(span.end_ns is not None for span in spans),
-        channels={name: line.energy(start, end) for name, line in lines.items()},
+        channels={
+            name: with_edges_in_doubt(energy, lines[name], (start, end), doubt_s) for name, energy in energies.items()
+        },
         values={key: value for key, value in first.values.items() if key != "fraction"} | _longest_wait(spans),
     )
 

@@ -29,6 +29,7 @@ COMMAND += ["engine.step_s=0.02", "measure.baseline_s=0", "measure.warmup_steps=
 def _plain(text: str) -> str:
     """What is the same in every run: no folders, no numbers that are measured."""
     text = re.sub(r"/\S*/", "…/", " ".join(text.split()))
+    text = re.sub(r"(node \d+) \([^)]*\)", r"\1 (HOST)", text)
     text = re.sub(r"process \d+ of \w+, run '[^']*'", "process N of USER, run NAME", text)
     return re.sub(r"\b\d+\.\d+( [KMG]i?B)?\b", "N", text).replace("|", "/")
 
