@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# One thread a process, in whatever a test starts too: several tests share the cores, and threads that wait for each
+# other at a barrier, spinning, take ten times as long as the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("energybench", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("energybench")
 
