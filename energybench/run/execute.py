@@ -28,7 +28,9 @@ from energybench.power.trace import write_trace
 from energybench.run import reserve
 from energybench.run.attempts import CUT, SNAPSHOT_FILE, cut, earlier, goes_on, joined
 from energybench.run.metrics import IDLE, MOST_INPUT_WAIT, TRAIN, epochs, in_scope, metrics
-from energybench.run.node_results import (
+from energybench.run.nodes import nodes_of
+from energybench.run.nodes.alone import Alone
+from energybench.run.nodes.results import (
     beside_energy,
     metrics_of_nodes,
     phases_of,
@@ -37,7 +39,6 @@ from energybench.run.node_results import (
     tags_of,
     with_edges_in_doubt,
 )
-from energybench.run.nodes import Alone, nodes_of
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance

@@ -26,7 +26,7 @@ from energybench.run import workers
 from energybench.run.attempts import goes_on
 from energybench.run.events import Event
 from energybench.run.metrics import CHECKPOINT, IDLE, TRAIN
-from energybench.run.nodes import END, INTERRUPTED, REST, START, Alone, NodesError
+from energybench.run.nodes.alone import END, INTERRUPTED, REST, START, Alone, NodesError
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.quiet import Quiet, locked

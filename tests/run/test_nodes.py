@@ -18,8 +18,8 @@ from energybench.power.meter import Channel, Reading, Sample, Source
 from energybench.power.named import prefixed
 from energybench.power.timeline import Timeline
 from energybench.registry import Registry
-from energybench.run.facts import difference, digest_of, facts
-from energybench.run.node_results import (
+from energybench.run.nodes.facts import difference, digest_of, facts
+from energybench.run.nodes.results import (
     metrics_of_nodes,
     phases_of,
     provenance_of,
@@ -27,7 +27,7 @@ from energybench.run.node_results import (
     tags_of,
     with_edges_in_doubt,
 )
-from energybench.run.nodes import interface_of, may_follow
+from energybench.run.nodes.several import interface_of, may_follow
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import ChannelEnergy, Failure, Phase, Result, result_files
 from energybench.study.sameness import decisive
