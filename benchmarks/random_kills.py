@@ -39,6 +39,7 @@ import leftovers
 STRIKES = ("supervisor killed", "worker killed", "all killed", "SIGTERM", "SIGINT")
 PATIENCE_S = 900.0
 MOST_STRIKES = 4
+NEXT_WORKER_S = 5.0
 LONGEST_S = 12.0
 """Longest time from giving a command to striking it."""
 
@@ -47,6 +48,10 @@ def strike(kind: str, process: subprocess.Popen, locks: Path) -> bool:
     """Does it; False where there was nothing to be struck."""
     if process.poll() is not None:
         return False
+    if kind == "worker killed":  # one lives for a second, and the next comes after one more
+        deadline = time.monotonic() + NEXT_WORKER_S
+        while len(leftovers.processes(locks)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
     workers = [one for one in leftovers.processes(locks) if one.pid != process.pid]
     if kind == "worker killed":
         if not workers:

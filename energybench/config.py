@@ -68,12 +68,19 @@ class AutoEngine:
 
     order: list[str] = field(default_factory=lambda: ["gluon", "torch"])
 
+    def __post_init__(self) -> None:
+        _require_names("engine.order", self.order)
+
 
 @dataclass(frozen=True)
 class AutoMeter:
     """`meter=auto`: for each kind of device, the first of `order` that covers it."""
 
     order: dict[str, list[str]] = field(default_factory=lambda: {"gpu": ["nvml", "nvidia_smi"], "cpu": ["rapl", "tdp"]})
+
+    def __post_init__(self) -> None:
+        for kind, names in self.order.items():
+            _require_names(f"meter.order.{kind}", names)
 
 
 AUTOMATIC: dict[str, type] = {"engine": AutoEngine, "meter": AutoMeter}
@@ -583,6 +590,11 @@ def make_architecture(registry: Registry, part: Part, classes: int) -> Network:
 def _require(condition: bool, key: str, value: object, wanted: str) -> None:
     if not condition:
         raise ConfigError(f"{key}={value}: give {wanted}")
+
+
+def _require_names(key: str, values: list[str]) -> None:
+    """OmegaConf lets a mapping through where a list of texts is wanted."""
+    _require(all(isinstance(value, str) for value in values), key, values, "a list of names")
 
 
 def _refuse_non_finite(section: str, values: dict[str, Any]) -> None:

@@ -16,7 +16,13 @@ def reason(error: BaseException) -> str:
 
 
 class EnergybenchError(Exception):
-    """Base of every error that is the user's to mend; anything else is a bug and keeps its traceback."""
+    """Base of every error that is the user's to mend; anything else is a bug and keeps its traceback.
+
+    It reads as one line, whatever the value it tells of holds.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 class ConfigError(EnergybenchError):

@@ -387,6 +387,9 @@ CHANGES = st.one_of(
 @example([((), "batch", 128)])
 @example([(("gpu",), "count", 10**30)])
 @example([(("budget",), "seconds", math.inf)])
+@example([(("engine",), "order", [{0: None}])])
+@example([(("tracking",), "name", "\n")])
+@example([(("meter",), "order", {"gpu": [{0: None}]})])
 def test_resolve_gives_an_experiment_that_survives_json_or_one_line(changes):
     plain = {**{key: dict(value) for key, value in VALID.items()}, **{section: {} for section in SECTIONS}}
     for path, key, value in changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -191,7 +192,7 @@ class Result:
             DataError: not JSON, another schema version, or fields missing, unknown or of the wrong kind.
         """
         try:
-            data = json.loads(text)
+            data = json.loads(text, parse_float=_finite, parse_constant=_finite)
             if not isinstance(data, dict):
                 raise TypeError("a result is an object")
             version = data.pop("schema_version", None)
@@ -242,6 +243,13 @@ def result_files(path: Path) -> Iterator[Path]:
 def is_original(path: Path) -> bool:
     """Whether a result.json below some folder is a run's own: no copy of MLflow's, nor that of a node but the first."""
     return not any(part in _COPIES or re.fullmatch(rf"{FOLDER}\d+", part) for part in path.parts)
+
+
+def _finite(text: str) -> float:
+    """A number of a result; NaN and infinities, which JSON has not, are in none of ours."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 _WRITTEN = ("phases", "metrics", "epochs", "tags", "provenance", "overrides", "tracking")

@@ -84,14 +84,8 @@ def test_a_disk_that_is_full_before(disk, row):
 
 def test_a_trace_that_is_cut_in_the_middle_of_a_write(start, ended, row, tmp_path):
     """A file may not grow beyond a limit: the readings of a run do."""
-    words = [
-        "hydra.run.dir=mine",
-        "budget.epochs=1",
-        "dataset.images=2400",
-        "meter.period_s=0.0005",
-        "meter.power=true",
-    ]
-    process = start(*words)
+    words = ["hydra.run.dir=mine", "budget.epochs=1", "meter.period_s=0.0005", "meter.power=true"]
+    process = start(*words, "dataset.images=2400")
     until(said, tmp_path, '"train"')
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
     _, err = process.communicate(timeout=PATIENCE_S)

@@ -135,7 +135,7 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
         "hydra.sweep.dir=mine",
         "checkpoint.resume=auto",
         "budget.epochs=1",
-        "dataset.images=1600",
+        "dataset.images=800",
     ]
     process = start(*words)
     until(said, tmp_path, '"progress"')
@@ -146,7 +146,7 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
     assert "going on from their checkpoints: 1" in out
     first, second = (Result.read(tmp_path / "mine" / number) for number in "01")
     assert (len(first.attempts), len(second.attempts)) == (1, 0)
-    assert first.metrics["images"] == second.metrics["images"] == 1600
+    assert first.metrics["images"] == second.metrics["images"] == 800
 
 
 RANKS = ["gpu=cpu", "gpu.count=2", "engine=torch", "meter=scripted", "meter.kind=cpu", "dataset=digits", "batch=64"]

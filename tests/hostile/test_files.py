@@ -94,6 +94,14 @@ def test_any_result(tmp_path_factory, changes):
     assert all(isinstance(text, str) for text in record.flatten(result.config).values())
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("key", ["config", "provenance", "conditions"])
+def test_a_number_that_json_has_not(tmp_path, number, key):
+    (tmp_path / "result.json").write_text(json.dumps({**RESULT, key: {"a": {"b": "here"}}}).replace('"here"', number))
+    with pytest.raises(DataError, match=r"result\.json.* is no finite number"):
+        Result.read(tmp_path)
+
+
 @examples(200, 5_000)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode(errors="replace")))
 def test_anything_for_a_result(tmp_path_factory, content):
