@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from energybench.power.meter import Channel, Source
+from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
 from energybench.testing import PRESETS, constant, linear, simulation, square, step, training
 
@@ -271,3 +272,22 @@ def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_record
                     inside.append(apart_j <= 2 * found.independent_u_j)
     assert len(inside) > 2000
     assert 0.90 <= np.mean(inside) <= 0.995
+
+
+@pytest.mark.parametrize(
+    "name, other, apart, flagged",
+    [
+        ("hopper", "buffer", 1.10, True),
+        ("hopper", "buffer", 0.90, True),
+        ("hopper", "buffer", 1.02, False),
+        ("turing", "usage", 1.10, True),
+        ("ampere_a100", "usage", 1.10, False),  # it sees a part of the time
+    ],
+)
+def test_two_sources_of_a_board_that_tell_different_energies_are_said_to(name, other, apart, flagged):
+    card = card_of(name, square(60, 300, 0.8), 1.0, random.Random(3))
+    card = replace(card, **{other: replace(getattr(card, other), gain=apart)})
+    line = Timeline(GPU, SENSORS[name], simulation.readings(card, SENSORS[name], 30.0, START_NS))
+    found = ask(line, 2.0, 28.0)
+    assert ("sources_disagree" in found.doubts) == flagged == ("sources_disagree" in flags([found]))
+    assert not ask(line, 2.0, 4.0).doubts  # too few updates to say so
