@@ -64,7 +64,7 @@ VISITS: dict[str, dict[tuple[int, ...], list[Stage]]] = {
             script("resnet50-64", 200, *CONTEST, "--batch", "64", "--seconds", "190", "--contestants", *ALL_WAYS),
             script("resnet50-256", 190, *CONTEST, "--batch", "256", "--seconds", "180", "--contestants", *FAST_WAYS),
             script("floor", 45, "floor.py", "--seconds", "2", "--out", f"{OUT}/floor.json"),
-            script("real-meter", 150, "real_meter.py", "--gpu", "0", "--out", f"{OUT}/real_meter", quick=("--help",)),
+            script("real-meter", 235, "real_meter.py", "--gpu", "0", "--out", f"{OUT}/real_meter", quick=("--help",)),
             script("grid-tf32", 120, *GRID, "--plan", "tf32:graph", "--seconds", "110", "--out", f"{OUT}/tf32.json"),
         ],
         (1,): [
