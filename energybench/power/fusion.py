@@ -25,6 +25,12 @@ AGREEING = 0.01
 TELLING = 0.01
 """Spans whose edges lie so near to those of the cells, as a share of a cell squared, tell nothing of their inside."""
 
+WITNESSES = 31
+"""So many means of another sensor around a cell say whether it swings as it seems to."""
+
+UNLIKE = 0.25
+"""They do where what is drawn leaves no more than this share of their variance."""
+
 
 def ranked(sources: Sequence[Source]) -> list[Source]:
     """Best first: counters, then what sees all of the time, then by how much; the session's order decides ties.
@@ -118,6 +124,36 @@ def doubted(total: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Cour
     telling = seen > TELLING * length_s**2
     hidden_w = np.sqrt(np.divide(3 * apart_j2, seen, out=np.zeros(len(seen)), where=telling))
     return replace(total, cells=replace(cells, course_w=np.maximum(cells.course_w, hidden_w)))
+
+
+def borne_out(fine: Course, without: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Course:
+    """`fine` without the doubt that a swing is the alias of a faster one, where another sensor's means show it too.
+
+    Short means that begin elsewhere see a fast swing, but not when and as the cells seem to swing: their power is then
+    no more like what is drawn than its mean is. All of them around together tell.
+
+    Args:
+        fine: cells and how they are drawn.
+        without: the same cells, were there no faster swing.
+        mean_w: (n,) what the other sensor tells.
+        start_ns: (n,) beginning of the span that each is the mean of.
+        end_ns: (n,) its end.
+    """
+    cells = fine.cells
+    sums = Running(fine.segments)
+    until = [sums.until(time_ns) for time_ns in (start_ns, end_ns)]
+    told = until[1][1] - until[0][1] == end_ns - start_ns
+    if not told.any():
+        return fine
+    told_w, middle_ns = mean_w[told], ((start_ns + end_ns) // 2)[told]
+    drawn_w = (until[1][0] - until[0][0])[told] / ((end_ns - start_ns)[told] / 1e9)
+    apart_w2, level_w, square_w2 = (
+        uniform_filter1d(one, WITNESSES, mode="nearest") for one in ((told_w - drawn_w) ** 2, told_w, told_w**2)
+    )
+    alike = apart_w2 <= UNLIKE * np.maximum(0.0, square_w2 - level_w**2)
+    nearest = np.minimum(np.searchsorted(middle_ns, (cells.start_ns + cells.end_ns) // 2), len(alike) - 1)
+    course_w = np.where(alike[nearest], without.cells.course_w, cells.course_w)
+    return replace(fine, cells=replace(cells, course_w=course_w))
 
 
 def _finer_cells(total: Course, shape: Course, drawn: Bools, sampling_j2: Floats) -> Cells:

@@ -167,13 +167,14 @@ def is_full_time(source: Source) -> bool:
     return averaging_s is not None and FULL_TIME <= averaging_s / source.update_s <= LONG_MEAN
 
 
-def course(source: Source, found: Updates, number: int = 0) -> Course:
+def course(source: Source, found: Updates, number: int = 0, seen: Seen | None = MEANS) -> Course:
     """The power over time that a source's updates tell.
 
     Args:
         source: the source.
         found: its updates.
         number: of the source, for `Segments.source`.
+        seen: how means see a swing that is faster than they are; None: there is no such swing.
     """
     if source.quantity == "energy_j":
         return _of_counter(source, found, number)
@@ -182,7 +183,7 @@ def course(source: Source, found: Updates, number: int = 0) -> Course:
     if found.located and source.lag_s is not None:
         return _of_lag(source, found, number)
     if found.located and is_full_time(source):
-        return _of_means(source, found, number)
+        return _of_means(source, found, number, seen)
     return _straight(source, found, number)
 
 
@@ -272,9 +273,9 @@ def _mean_peak_w(step_j: Floats, length_s: Floats, touching: Bools, shortest_s: 
 # --- power ------------------------------------------------------------------------------------------------------------
 
 
-def _of_means(source: Source, found: Updates, number: int) -> Course:
+def _of_means(source: Source, found: Updates, number: int, seen: Seen | None) -> Course:
     """Means over the time since the update before: cells."""
-    return _cells_of(source, found, found.value[1:], number)
+    return _cells_of(source, found, found.value[1:], number, seen)
 
 
 def _of_lag(source: Source, found: Updates, number: int) -> Course:
@@ -316,7 +317,7 @@ def _lag_variance(ratio: Floats) -> Floats:
     return np.minimum(ratio, 3.0) ** 2 / 120
 
 
-def _cells_of(source: Source, found: Updates, power_w: Floats, number: int, seen: Seen = MEANS) -> Course:
+def _cells_of(source: Source, found: Updates, power_w: Floats, number: int, seen: Seen | None) -> Course:
     """Cells between neighbouring updates no further apart than the limit; (n,) updates, (n - 1,) powers."""
     length_ns = np.diff(found.time_ns)
     keep = (length_ns > 0) & (length_ns <= _gap_limit_ns(source))
@@ -418,7 +419,7 @@ def drawn(
     peak_w: Floats,
     doubts: tuple[Floats, Floats, Floats],
     number: int,
-    seen: Seen = MEANS,
+    seen: Seen | None = MEANS,
 ) -> Course:
     """Cells with the power drawn inside them as their neighbours suggest; each keeps its energy.
 
@@ -432,7 +433,8 @@ def drawn(
     slope_w[jump] = 0.0
     first_w, last_w = power_w - slope_w / 2, power_w + slope_w / 2
     course_w = _course_w(power_w, before, after, jump, low_w, high_w)
-    course_w = np.maximum(course_w, hidden(power_w, touching, seen).course_w)
+    if seen is not None:
+        course_w = np.maximum(course_w, hidden(power_w, touching, seen).course_w)
     whole = np.broadcast_to(True, len(power_w))
     cells = Cells(start_ns, end_ns, power_w, course_w, *doubts, whole)
     plain = Segments(start_ns, end_ns, first_w, last_w, peak_w, np.zeros(len(power_w)), _numbered(len(power_w), number))

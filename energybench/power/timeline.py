@@ -14,12 +14,12 @@ import numpy as np
 
 from energybench.power.calibration import corrected
 from energybench.power.edges import Edges
-from energybench.power.fusion import doubted, filled, ranked, shape_for, shaped
+from energybench.power.fusion import borne_out, doubted, filled, ranked, shape_for, shaped
 from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
 from energybench.power.running import Running, running
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
-from energybench.power.series import Columns, Key, by_source
+from energybench.power.series import Columns, Floats, Ints, Key, by_source
 from energybench.power.updates import BLOCK, Updates, updates
 from energybench.run.result import ChannelEnergy
 
@@ -30,6 +30,9 @@ DISAGREEMENT = 0.05
 
 ENOUGH_UPDATES = 60
 """Fewest updates of a window in which two sources are compared."""
+
+SHORT_MEAN = 2.0
+"""Means over so many updates of another source are short enough to show whether that swings."""
 
 NOTICEABLE = 0.01
 """A source that gave no more than this share of the window's time is not named."""
@@ -222,7 +225,7 @@ def _fused(known: list[_Known]) -> Course:
     fused = known[0].course
     fine = shape_for(sources[0], sources[1:])
     if fine is not None and known[0].updates.located:
-        fused = shaped(fused, known[sources.index(fine)].course)
+        fused = shaped(fused, _witnessed(known[sources.index(fine)], known))
     elif len(fused.cells.start_ns) and known[0].updates.located:
         for other in known[1:]:
             fused = _contradicted(fused, other)
@@ -231,12 +234,30 @@ def _fused(known: list[_Known]) -> Course:
     return fused
 
 
+def _witnessed(fine: _Known, known: list[_Known]) -> Course:
+    """The course of the finest source, with less doubt where short means of another show that it swings as it says."""
+    for other in known:
+        spans = _spans(other)
+        if other is fine or spans is None or not len(fine.course.cells.start_ns):
+            continue
+        if (other.source.averaging_s or 0.0) <= SHORT_MEAN * (fine.source.update_s or 0.0):
+            without = course(fine.source, fine.updates, int(fine.course.segments.source[0]), None)
+            return borne_out(fine.course, without, *spans)
+    return fine.course
+
+
 def _contradicted(total: Course, other: _Known) -> Course:
     """`total` with the doubt that the means of another source cast on how its cells are drawn."""
-    source, found = other.source, other.updates
+    spans = _spans(other)
+    return total if spans is None else doubted(total, *spans)
+
+
+def _spans(known: _Known) -> tuple[Floats, Ints, Ints] | None:
+    """(n,) each: means that a source tells, and beginning and end of the time that each is of; None: it tells none."""
+    source, found = known.source, known.updates
     if not (source.quantity == "power_w" and found.located and source.averaging_s and source.lag_s is None):
-        return total
-    return doubted(total, found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns)
+        return None
+    return found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns
 
 
 def _pace_j2(known: _Known, window: _Window) -> float:
