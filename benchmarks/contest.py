@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,23 @@ class Training(Protocol):
 
     def train(self, seconds: float, exchange: bool) -> tuple[int, float]:
         """Steps made and seconds taken; without `exchange`, of several, each for itself."""
+
+
+@contextmanager
+def undecided() -> Iterator[None]:
+    """While others use the device too, cuDNN takes ways that it forgets again, so that it can try them all later.
+
+    It keeps a way for each convolution, one that was found without trying as well, and keeps those that are
+    deterministic apart.
+    """
+    import torch
+
+    cudnn = torch.backends.cudnn
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = False, True
 
 
 def answer(make: Callable[[], Training]) -> None:
@@ -198,9 +216,14 @@ class Contestant:
             except BrokenPipeError:
                 self._lost()
 
-    def hear(self, patience_s: float = 240.0) -> dict[str, float] | None:
+    def hear(self, patience_s: float) -> dict[str, float] | None:
         """What the first answered, once all have; None where one ended, or all were silent for so long."""
-        silence = threading.Timer(patience_s, self.stop)
+
+        def late() -> None:
+            self.failure = self.failure or f"no answer in {patience_s:.0f} s"
+            self.stop()
+
+        silence = threading.Timer(patience_s, late)
         silence.start()
         lines = []
         for process in self._processes:
@@ -239,13 +262,15 @@ class Contestant:
                 self.profile = old.get("profile")
 
 
-def make_ready(found: Sequence[Contestant], folder: Path, environment: dict[str, str], device: str) -> list[Contestant]:
-    """Starts and loads all at once, readies them one after the other; those that are ready."""
+def make_ready(
+    found: Sequence[Contestant], folder: Path, environment: dict[str, str], device: str, load_s: float = 240.0
+) -> list[Contestant]:
+    """Starts and loads all at once, readies them one after the other; those that are ready, and loaded in `load_s`."""
     begun, names = time.monotonic(), cards(device)
     for one in found:
         one.start(folder, environment, names)
         one.tell("load")
-    loaded = [one for one in found if one.hear() is not None]
+    loaded = [one for one in found if one.hear(max(begun + load_s - time.monotonic(), 1.0)) is not None]
     print(f"loaded in {time.monotonic() - begun:.1f} s", flush=True)
     for one in loaded:
         one.tell("ready")

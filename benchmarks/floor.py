@@ -76,7 +76,8 @@ def traffic(network: Architecture, batch: int, element: int) -> float:
     return maps * element + network.parameters * WEIGHT_PASSES * 4 / batch
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=["caffenet", "resnetim", "resnet", "cnn2d", "resnet50"])
@@ -87,7 +88,11 @@ def main() -> None:
     parser.add_argument("--loads", help="a file that an earlier call wrote with --out: nothing is measured")
     parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.size, given.seconds, given.device = 256, 0.2, "cpu"
     if given.loads:

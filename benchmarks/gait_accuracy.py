@@ -94,7 +94,8 @@ def table(runs: list[dict]) -> None:
             print(f"{model}: batch {small} less batch {large}: {100 * mean:+.2f} ± {100 * half:.2f} points, {verdict}")
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
@@ -106,7 +107,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0, help="no run is begun that may not end by then")
     parser.add_argument("--more", nargs="*", default=[], help="further overrides of every run: training.lr=0.02 ...")
     parser.add_argument("--json")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     registry = Registry()
     extend_search_path(registry)
     runs: list[dict] = []

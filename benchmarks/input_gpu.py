@@ -103,7 +103,8 @@ def shown(name: str, found: dict) -> str:
     return f"{name:14}{found['images_per_s']:10,.1f} images/s{told}, {energies}, {found['quality']}"
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, in all")
     parser.add_argument("--cell", type=float, default=8.0, help="seconds of training a run")
@@ -111,12 +112,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads that decode")
     parser.add_argument("--decode", nargs="+", default=["cpu"], choices=("cpu", "gpu"))
-    parser.add_argument("--dry", action="store_true", help="tiny, on the CPU: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     side, size, device, precision = 224, photographs.SIZE, "auto", "bf16"
-    if given.dry:
-        given.images, given.batch, given.cell, given.seconds = 64, 8, 1.0, 3.0
+    if given.quick:
+        given.images, given.batch, given.cell, given.seconds, given.decode = 32, 8, 0.5, 1.0, ["cpu"]
         side, size, device, precision = 64, (96, 128), "cpu", "fp32"
     registry = Registry()
     extend_search_path(registry)
@@ -127,7 +132,7 @@ def main() -> None:
         threads = sorted({2**n for n in range(12) if 2**n < given.workers} | {given.workers})
         rates = {}
         for count in threads:
-            rates[count] = decoding(registry, folder, count, given.batch, 0.5 if given.dry else 3.0, side)
+            rates[count] = decoding(registry, folder, count, given.batch, 0.5 if given.quick else 3.0, side)
             print(f"decoded by {count:3} threads {rates[count]:10,.0f} images/s", flush=True)
         common = [
             *("model=resnetim", f"model.input_size={side}", f"batch={given.batch}", f"precision={precision}"),
@@ -136,13 +141,14 @@ def main() -> None:
         ]
         ways = {"synthetic": ["dataset=synthetic", "dataset.images=100000000"]}
         for way in given.decode:
-            options = [f"dataset.root={folder}", f"dataset.workers={given.workers}", f"dataset.decode={way}"]
-            ways[f"jpeg by {way}"] = ["dataset=imagenet", *options]
+            files = [f"dataset.root={folder}", f"dataset.workers={given.workers}", f"dataset.decode={way}"]
+            ways[f"jpeg by {way}"] = ["dataset=imagenet", *files]
         runs: dict[str, list[dict]] = {name: [] for name in ways}
         rounds = max(int(given.seconds / given.cell / len(ways)), 1)
         for _, (name, more) in itertools.product(range(rounds), ways.items()):
             runs[name].append(trained(registry, machine, [*common, *more]))
             print(shown(name, runs[name][-1]), flush=True)
+            write(given.out, {"packed": packed, "decoded_per_s": rates, "runs": runs})
     medians = {name: [one["images_per_s"] for one in found if "images_per_s" in one] for name, found in runs.items()}
     top = statistics.median(medians["synthetic"]) if medians["synthetic"] else None
     for name, speeds in medians.items():
@@ -152,7 +158,6 @@ def main() -> None:
     if top and rates:
         each = rates[given.workers] / given.workers
         print(f"{top:,.0f} images/s take {top / each:.1f} threads like these ({each:,.0f} images/s each)")
-    write(given.out, {"packed": packed, "decoded_per_s": rates, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ It takes about three minutes, however many cards there are. real_meter.json has 
 end of every burst; power.N.parquet has the readings, both by CLOCK_MONOTONIC: how late a card tells its power can be
 fitted to them.
 
-Each card that is named runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
+Each card runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
 NVIDIA card with an energy counter (Volta or newer) and torch; `--load none` tries everything else without.
 """
 
@@ -396,9 +396,10 @@ def start(number: int, given: argparse.Namespace) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment)
 
 
-def main() -> int:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", type=int, nargs="+", default=[0], help="numbers as `nvidia-smi` has them")
+    parser.add_argument("--gpu", type=int, nargs="+", help="numbers as `nvidia-smi` has them; all, if not given")
     parser.add_argument("--out", default="real_meter", help="folder for real_meter.json and each card's readings")
     parser.add_argument("--load", choices=gpu_load.LOADS, default="torch")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady load")
@@ -410,14 +411,22 @@ def main() -> int:
     parser.add_argument("--image", type=int, default=224, help="height and width that are trained on, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    given = options().parse_args()
     given.begun = time.monotonic()
     if given.pairs < 4:
-        parser.error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
+        options().error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
     if given.alone:
         (Path(given.out) / RESULT).write_text(json.dumps(card(given)), encoding="utf-8")
         return 0
     there = len(cards())
+    given.gpu = list(range(there)) if given.gpu is None else given.gpu
+    if not given.gpu:
+        print("real_meter: the driver shows no card; see `energybench doctor`", file=sys.stderr)
+        return 2
     if wrong := [number for number in given.gpu if not 0 <= number < there]:
         print(f"real_meter: --gpu {wrong[0]}: the driver shows {there} cards, numbered from 0", file=sys.stderr)
         return 2

@@ -1,5 +1,7 @@
 """ResNet-50 v1.5, bf16, channels last: energybench's torch engine against loops written by hand and timm's, in turn.
 
+The first contestant of ours is the one that others are compared with.
+
 Every contestant is a process of its own that becomes ready once (see `contest.py`); then each trains for a window, in
 rounds (A B C A B C ...), until --seconds are over. Raw windows go to --out after each round; those of a further call
 are added.
@@ -19,14 +21,24 @@ from pathlib import Path
 from contest import Contestant, Counter, make_ready, numbers, turn
 
 HERE = Path(__file__).parent
+COMPILED, HALF, INDUCTOR = "engine.compile=default", "engine.half_weights=true", "+engine.compile_options."
 OURS = {
-    "energybench": ["engine.compile=default"],
-    "energybench-autotune": ["engine.compile=max-autotune-no-cudagraphs"],
+    "energybench": [COMPILED],
+    "energybench-half": [COMPILED, HALF],
+    "energybench-untried": [COMPILED, "engine.cudnn_benchmark=false"],
+    "energybench-pointwise": [COMPILED, HALF, f"{INDUCTOR}max_autotune_pointwise=true"],
+    "energybench-mm": [COMPILED, HALF, f"{INDUCTOR}conv_1x1_as_mm=true"],
+    "energybench-tuned": [COMPILED, HALF, f"{INDUCTOR}coordinate_descent_tuning=true"],
+    "energybench-autotune": ["engine.compile=max-autotune-no-cudagraphs", HALF],
     "energybench-graph": ["engine.compile=none"],
     "energybench-eager": ["engine.compile=none", "engine.graph=false"],
 }
+"""The last but two search among many kernels, which takes minutes."""
+
+LOADING = 0.75
+"""Of the time of a batch, what building and compiling may take; who needs longer is left out."""
+
 HAND = ("eager", "compile", "graph", "timm", "timm-compile")
-BEST = ("graph", "compile", "eager")
 
 
 def contestants(names: list[str], batch: int, given: argparse.Namespace) -> list[Contestant]:
@@ -57,6 +69,7 @@ def overrides(name: str, batch: int, given: argparse.Namespace) -> list[str]:
         *("gpu=cpu" if given.device == "cpu" else "gpu=hopper", "budget.epochs=null", "budget.seconds=1"),
         *("dataset.images=100000000", "measure.warmup_steps=3", "training.schedule=constant", "training.lr=0.0001"),
         *(f"model.input_size={given.size}", "tracking=none", *ours, *given.override),
+        *([f"engine.compile_cache={given.cache}"] if given.cache else []),
     ]
 
 
@@ -72,7 +85,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def table(found: list[Contestant]) -> str:
     lines = [f"{'contestant':22}{'batch':>6}{'images/s':>12}{'W':>8}{'J/image':>10}{'ready s':>9}  ours / it (95 %)"]
-    ours = next((one for one in found if one.name == "energybench" and one.windows), None)
+    ours = next((one for one in found if one.name in OURS and one.windows), None)
     for one in found:
         if not one.windows:
             lines.append(f"{one.name:22}{one.batch:6}  failed: {one.failure[:90]}")
@@ -98,7 +111,7 @@ def run(batch: int, given: argparse.Namespace, counter: Counter, earlier: list[d
     cache = given.cache or str(folder / "cache")
     environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
     try:
-        running = make_ready(found, folder, environment, given.device)
+        running = make_ready(found, folder, environment, given.device, LOADING * (end - time.monotonic()))
         for one in running:
             turn([one], given.window / 2, counter)  # uncounted
             one.windows = one.windows[:-1]
@@ -133,7 +146,8 @@ def save(given: argparse.Namespace, counter: Counter, data: list[dict]) -> None:
         Path(given.out).write_text(json.dumps({"machine": machine, "contestants": data}, indent=1) + "\n")
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
@@ -148,7 +162,11 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.size, given.batch, given.window, given.rounds, given.precision = 32, [2], 0.5, 2, "fp32"
         given.device, given.contestants = "cpu", ["energybench-eager", "eager"]

@@ -22,13 +22,17 @@ import platform
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from contest import Contestant, Counter, cards, heats, make_ready, numbers, turn
 
 HERE = Path(__file__).parent
 MODELS = ("resnet50", "caffenet", "resnetim", "resnet", "cnn2d")
 HAND = "hand-ddp"
+LOADING = 0.75
+"""Of the time that is left, what building and compiling may take; who needs longer is left out."""
 
 
 def overrides(model: str, batch: int, given: argparse.Namespace) -> list[str]:
@@ -40,6 +44,7 @@ def overrides(model: str, batch: int, given: argparse.Namespace) -> list[str]:
         *("dataset=synthetic", "dataset.images=100000000", "training.schedule=constant", "training.lr=0.0001"),
         *([f"dataset.classes={given.classes[model]}"] if model in given.classes else []),
         *([f"model.input_size={given.size}"] if given.size else []),
+        *([f"engine.compile_cache={given.cache}"] if given.cache and compiled != "none" else []),
         *given.override,
     ]
 
@@ -70,7 +75,7 @@ def run(found: list[Contestant], given: argparse.Namespace, counter: Counter, ke
     environment = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TRITON_CACHE_DIR": f"{cache}/triton"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # all on this machine
     try:
-        packed = heats(make_ready(found, folder, environment, given.device))
+        packed = heats(make_ready(found, folder, environment, given.device, LOADING * (end - time.monotonic())))
         several = [one for heat in packed for one in heat if len(one.devices) > 1 and one.name != HAND]
         for heat in packed:
             turn(heat, given.window / 2, counter)  # uncounted
@@ -153,32 +158,57 @@ def table(rows: list[dict]) -> str:
 
 PANELS = {
     "images_per_s": ("images/s", "batch"),
-    "strong": ("efficiency, the same batch in all", "batch"),
-    "weak": ("efficiency, the same batch each", "each"),
-    "j_per_image": ("J/image, cards that train", "batch"),
+    "strong": ("efficiency,\nthe same batch in all", "batch"),
+    "weak": ("efficiency,\nthe same batch each", "each"),
+    "j_per_image": ("J/image,\ncards that train", "batch"),
 }
-"""Figure -> its title, and what the points of a line have in common."""
+"""Figure -> its label, and what the points of a line have in common."""
 
 
 def plot(rows: list[dict], path: str) -> None:
-    """Each figure against the number of GPUs, a line for each network and batch."""
+    """A column a network, a row a figure, a colour a batch, against the number of GPUs; dashed: the loop by hand."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(20, 6), layout="constrained")
-    for axis, (key, (title, common)) in zip(axes, PANELS.items(), strict=True):
-        known = [{**one, "each": one["batch"] // one["gpus"]} for one in rows if not math.isnan(one[key])]
-        for name, batch in dict.fromkeys((one["name"], one[common]) for one in known):
-            line = sorted((one["gpus"], one[key]) for one in known if (one["name"], one[common]) == (name, batch))
-            axis.plot(*zip(*line, strict=True), marker="o", label=f"{name}, {batch}")
-        axis.set(xlabel="GPUs", title=title, xticks=sorted({one["gpus"] for one in rows}))
+    known = [
+        {**one, "each": one["batch"] // one["gpus"], "column": COLUMN.get(one["name"], one["name"])} for one in rows
+    ]
+    columns = [name for name in MODELS if any(one["column"] == name for one in known)]
+    batches = sorted({one[common] for one in known for _, common in PANELS.values()})
+    shades = plt.get_cmap("viridis_r")
+    colours = {batch: shades(0.1 + 0.9 * n / len(batches)) for n, batch in enumerate(batches)}
+    shape = len(PANELS), len(columns)
+    figure, grid = plt.subplots(
+        *shape, figsize=(1 + 2.4 * shape[1], 1 + 2.0 * shape[0]), layout="constrained", sharex=True, squeeze=False
+    )
+    handles: dict[str, Any] = {}
+    for (row, (key, (label, common))), (column, network) in product(enumerate(PANELS.items()), enumerate(columns)):
+        axis = grid[row, column]
+        here = [one for one in known if one["column"] == network and not math.isnan(one[key])]
+        for name, batch in dict.fromkeys((one["name"], one[common]) for one in here):
+            line = sorted((one["gpus"], one[key]) for one in here if (one["name"], one[common]) == (name, batch))
+            style = {"linestyle": "--", "markerfacecolor": "white"} if name in COLUMN else {}
+            [drawn] = axis.plot(*zip(*line, strict=True), marker="o", markersize=4, color=colours[batch], **style)
+            if name not in COLUMN:
+                handles.setdefault(str(batch), drawn)
+        axis.set_xscale("log", base=2)
+        counts = sorted({one["gpus"] for one in known})
+        axis.set_xticks(counts, [str(count) for count in counts])
+        axis.minorticks_off()
+        axis.set_ylim(0, 1.08 if key in ("strong", "weak") else None)
         axis.grid(alpha=0.3)
-        if known:
-            axis.legend(fontsize="x-small")
-            axis.set_yscale("log" if common == "batch" and key != "strong" else "linear")
+        axis.set_title(network if row == 0 else "")
+        axis.set_ylabel(label if column == 0 else "")
+        axis.set_xlabel("GPUs" if row == shape[0] - 1 else "")
+    names = sorted(handles, key=int)
+    figure.legend([handles[name] for name in names], names, title="batch", loc="outside lower center", ncols=len(names))
     figure.savefig(path, dpi=100)
+
+
+COLUMN = {HAND: "resnet50"}
+"""Loop written by hand -> the network that it trains."""
 
 
 def restored(kept: dict) -> list[Contestant]:
@@ -202,7 +232,8 @@ def shown(kept: dict, given: argparse.Namespace) -> None:
         plot(rows, given.plot)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -227,10 +258,14 @@ def main() -> None:
     parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
     parser.add_argument("--plot", help="PNG")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.device, given.precision, given.models, given.counts = "cpu", "fp32", ["resnet50"], [1, 2]
-        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [4], 2, 32, 0.5, 2, 1
+        given.totals, given.each, given.size, given.window, given.rounds, given.apart = [4], 0, 32, 0.3, 1, 1
         given.compiled, given.loop, given.hand = [], "eager", [2]
     given.classes = {"resnet": 155, "cnn2d": 155}
     begun = time.monotonic()

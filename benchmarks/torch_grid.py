@@ -33,6 +33,7 @@ PLAN = ("bf16:graph", "bf16:eager", "fp32:graph", "tf32:graph")
 STYLES: dict[tuple[str, str], dict] = {
     ("bf16", "graph"): {"color": "#0072b2", "marker": "o"},
     ("bf16", "eager"): {"color": "#0072b2", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    ("bf16", "compiled"): {"color": "#56b4e9", "marker": "D"},
     ("tf32", "graph"): {"color": "#009e73", "marker": "s"},
     ("fp32", "graph"): {"color": "#d55e00", "marker": "^"},
 }
@@ -120,7 +121,8 @@ def planned(given: argparse.Namespace) -> list[tuple[str, int, str, str]]:
 HEAD = f"{'network':10}{'batch':>6} {'prec.':5} {'way':9}{'images/s':>12}{'W':>8}{'mJ/image':>10}{'':10}{'GFLOPS/W':>9}"
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -135,17 +137,27 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs")
-    parser.add_argument("--only-show", action="store_true", help="the table and the plot of what stands in --out")
+    parser.add_argument(
+        "--only-show", action="store_true", help="the table and the plot of what stands in --out and --known"
+    )
+    parser.add_argument("--known", nargs="*", default=[], help="files of earlier visits: their cells are not run again")
     parser.add_argument("--plot", help="PNG or SVG")
     parser.add_argument("--out")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
     if given.quick:
         given.models, given.batches, given.plan, given.cell = ["lenet"], [8], ["fp32:eager"], 0.5
         given.device = "cpu"
     path = Path(given.out) if given.out else None
-    done: list[dict] = json.loads(path.read_text())["cells"] if path and path.exists() else []
+    done: list[dict] = []
+    for earlier in [*map(Path, given.known), *([path] if path else [])]:
+        done += json.loads(earlier.read_text())["cells"] if earlier.exists() else []
     keys = planned(given)
     done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
+    done = list({(one["model"], one["batch"], one["precision"], one["way"]): one for one in done}.values())
     known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
     registry = Registry()
     extend_search_path(registry)
@@ -162,12 +174,18 @@ def main() -> None:
         longest = max(longest, time.monotonic() - started)
         print(line(done[-1]), f" [{time.monotonic() - started:.1f} s]", flush=True)
         if path:
-            path.write_text(json.dumps({"python": platform.python_version(), "cells": done}, indent=1) + "\n")
+            write(path, done)
+    if given.only_show and given.known and path:
+        write(path, done)
     print(f"\n{HEAD}")
     for found in sorted(done, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
         print(line(found))
     if given.plot:
         plot(done, given.plot)
+
+
+def write(path: Path, cells: list[dict]) -> None:
+    path.write_text(json.dumps({"python": platform.python_version(), "cells": cells}, indent=1) + "\n")
 
 
 def plot(cells: list[dict], path: str) -> None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from energybench.architecture import Shape
 from energybench.dataset import Batch, Split
-from energybench.errors import DataError
 
 
 class ArrayDataset:
@@ -43,30 +41,3 @@ def selections(samples: int, split: Split, batch: int, seed: int, epoch: int) ->
 def epoch_order(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of 0..samples-1, (samples,) int64, that depends on seed and epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(samples)
-
-
-def fit_images(images: NDArray[np.float32], shape: Shape, name: str) -> NDArray[np.float32]:
-    """Brings images to a network's input: bilinear resize, and one channel repeated to as many as are wanted.
-
-    Args:
-        images: (N, C, H, W) float32.
-        shape: (C, H, W) wanted.
-        name: of the data set, for the message.
-
-    Returns:
-        (N, C', H', W') float32, C-contiguous.
-
-    Raises:
-        DataError: the channels cannot be matched.
-    """
-    channels, height, width = shape
-    if images.shape[1] not in (1, channels):
-        raise DataError(
-            f"dataset {name!r} has {images.shape[1]} channels and the network takes {channels}; choose another dataset"
-        )
-    if images.shape[2:] != (height, width):
-        from scipy.ndimage import zoom
-
-        factors = (1, 1, height / images.shape[2], width / images.shape[3])
-        images = zoom(images, factors, order=1, mode="nearest", grid_mode=True)
-    return np.ascontiguousarray(np.broadcast_to(images, (len(images), channels, height, width)), dtype=np.float32)

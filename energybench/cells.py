@@ -26,26 +26,37 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from energybench.config_files import screen_files
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
-from energybench.order import SEARCHER, SWEEPER, install_sweepers
+from energybench.node_options import Nodes
+from energybench.order import SEARCHER, SWEEPER, install_plugins
+from energybench.patience import within
 from energybench.registry import Registry
 
 if TYPE_CHECKING:
+    from energybench.cluster.options import ClusterOptions
     from energybench.config import Experiment
     from energybench.devices import Device
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What Hydra raises for what a user wrote; `model=null` is a plain ValueError."""
 
-NOT_OF_A_CELL = ("hydra.", "rerun=", "sweep.code=", "sweep.dry_run=")
+NOT_OF_A_CELL = ("hydra.", "hydra/", "rerun=", "sweep.code=", "sweep.dry_run=")
 """Overrides that say what is to be done with cells, and nothing in one of them."""
 
 PLAIN_NUMBER = re.compile(r"(batch|seed)=(0|[1-9][0-9]*)")
 """Overrides that decide nothing but their own value, which interpolations follow."""
 
+LONGEST_S = 20.0
+"""Processor time after which composing one cell, a matter of milliseconds, is given up."""
+
+MOST_SHOWN = 200
+"""Characters of an override in an error."""
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -77,6 +88,7 @@ class Command:
         directory: where Hydra puts the run, or the sweep.
         known: False where the sweeper chooses its cells itself.
         goes_on: whether the sweeper takes the cells from the sweep's ledger, and so leaves out those that are done.
+        cluster: what is said of the cluster that the cells are handed to; None: they run here.
     """
 
     cells: tuple[Cell, ...]
@@ -84,6 +96,7 @@ class Command:
     directory: Path
     known: bool
     goes_on: bool = False
+    cluster: ClusterOptions | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,8 +125,9 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 
 def extend_search_path(registry: Registry) -> None:
-    """Lets Hydra find the YAML files that plugins bring, and our sweeper."""
-    install_sweepers()
+    """Lets Hydra find the YAML files that plugins bring, and our sweepers and launchers."""
+    install_plugins()
+    screen_files()
     paths = list(registry.config_paths)
 
     class PluginConfigs(SearchPathPlugin):
@@ -146,25 +160,60 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
         directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         sweeper = base.hydra.sweeper.get("_target_")
         known = not multirun or sweeper in (BASIC_SWEEPER, SWEEPER)
+        cluster = _cluster(base, multirun)
         if multirun:
             _check_order(arguments.overrides, base)
         written = [GridCell(list(arguments.overrides))]
         if multirun and known:
-            written = _expand(arguments.overrides, base, registry)
+            written = _expand(arguments.overrides, base, registry, cluster)
         elif multirun:
             written = [GridCell(_example(arguments.overrides, base))]
         cells, composer = [], _Composer(arguments, registry)
         for one in written:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
-    return Command(tuple(cells), multirun, directory, known, multirun and sweeper == SWEEPER)
+    nodes = _nodes(cells, known, cluster)
+    goes_on = multirun and sweeper == SWEEPER
+    return Command(tuple(cells), multirun, nodes.folder(directory), known, goes_on, cluster)
+
+
+def _cluster(base: DictConfig, multirun: bool) -> ClusterOptions | None:
+    """What is said of the cluster that cells are handed to; raises ConfigError where it is wrong, or there are none."""
+    if str(base.hydra.launcher.get("_target_")) == BASIC_LAUNCHER:
+        return None
+    from energybench.cluster.options import options_of
+
+    options = options_of(base.hydra.launcher)
+    if options is not None and not multirun:
+        raise ConfigError("hydra/launcher: it is for the cells of a sweep, of which there may be one; add -m")
+    return options
+
+
+def _nodes(cells: Sequence[Cell], known: bool, cluster: ClusterOptions | None) -> Nodes:
+    """The nodes of all cells, which meet for each in turn; raises ConfigError."""
+    nodes, *others = dict.fromkeys(cell.experiment.nodes for cell in cells)
+    if others:
+        raise ConfigError("nodes: it holds for the whole sweep; give one value of each of its keys")
+    if nodes.count > 1 and not known:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: this sweeper chooses its cells as it goes, on each node others; use "
+            "hydra/sweeper=ordered, or nodes.count=1"
+        )
+    if nodes.count > 1 and cluster is not None:
+        raise ConfigError(
+            f"nodes.count={nodes.count}: hydra/launcher hands each cell to one node; within an allocation of several, "
+            "start the command on each without a launcher (srun ... nodes=slurm)"
+        )
+    return nodes
 
 
 def _cell(composer: _Composer, written: GridCell, registry: Registry) -> Cell:
     from energybench.config import resolve
 
-    experiment = resolve(composer.compose(written.overrides), registry)
-    kept = (override for override in written.overrides if not override.startswith(NOT_OF_A_CELL))
+    config = composer.compose(written.overrides)
+    with within(LONGEST_S, "working out its interpolations"):
+        experiment = resolve(config, registry)
+    kept = (override for override in written.overrides if not override.lstrip("+~").startswith(NOT_OF_A_CELL))
     return Cell(tuple(kept), experiment, written.implied)
 
 
@@ -181,6 +230,7 @@ def naming_cell(overrides: Sequence[str]) -> Iterator[None]:
 def _hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
+        screen_files()
         with initialize_config_module(CONFIG_MODULE, job_name="energybench", version_base="1.3"):
             yield
     finally:
@@ -193,7 +243,10 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
     if arguments.config_dir:
         given.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
     try:
-        return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
+        with within(LONGEST_S, "composing the configuration"):
+            return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
+    except EnergybenchError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry) from error
     except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
@@ -223,11 +276,14 @@ class _Composer:
 def _is_sweep(text: str) -> bool:
     try:
         return bool(OverridesParser.create().parse_override(text).is_sweep_override())
-    except HydraException as error:
-        raise ConfigError(f"{text!r} is no override: {_line(error)}; write key=value") from error
+    except (HydraException, RecursionError, ValueError) as error:
+        short = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+        raise ConfigError(f"{short!r} is no override: {_line(error)[:MOST_SHOWN]}; write key=value") from error
 
 
-def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> list[GridCell]:
+def _expand(
+    overrides: Sequence[str], base: DictConfig, registry: Registry, cluster: ClusterOptions | None
+) -> list[GridCell]:
     """Every cell, as the sweeper makes them: its own parameters, then the command line."""
     params = base.hydra.sweeper.params or {}
     texts = [f"{key}={value}" for key, value in params.items()] + list(overrides)
@@ -238,7 +294,7 @@ def _expand(overrides: Sequence[str], base: DictConfig, registry: Registry) -> l
                 f"{override.input_line}: an interval is no list; a search takes one, hydra/sweeper=optuna"
             )
     over_devices = OmegaConf.select(base, "sweep.devices") is not None
-    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry)) if over_devices else None)
+    return grid(parsed, base.hydra.sweeper.get("shuffle"), (lambda: _gpus(registry, cluster)) if over_devices else None)
 
 
 def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
@@ -263,7 +319,11 @@ def _example(overrides: Sequence[str], base: DictConfig) -> list[str]:
     return space.example()
 
 
-def _gpus(registry: Registry) -> Sequence[Device]:
+def _gpus(registry: Registry, cluster: ClusterOptions | None) -> Sequence[Device]:
+    if cluster is not None:
+        from energybench.cluster.request import Cluster
+
+        return Cluster(registry, cluster).inventory()
     from energybench.run.preflight import Machine
 
     return Machine(registry).gpus
@@ -318,13 +378,19 @@ def _unknown_choice(group: str, name: str, text: str, registry: Registry) -> Con
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).removesuffix("full_key:").strip() or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    said = " ".join(str(error).split()).removesuffix("full_key:").strip()
+    if not said and isinstance(error.__cause__, Exception):
+        return _line(error.__cause__)
+    return said or type(error).__name__
 
 
 def inform(argv: Sequence[str]) -> int:
     """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
     try:
-        call_hydra(argv, lambda config: None)
+        with within(LONGEST_S, "composing the configuration"):
+            call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
         raise translate(error, Registry()) from error
     except SystemExit as end:

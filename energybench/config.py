@@ -20,12 +20,18 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from energybench.architecture import Network
 from energybench.errors import ConfigError, reason
+from energybench.node_options import Nodes
 from energybench.power.calibration import Calibration
 from energybench.power.flags import FLAGS
 from energybench.registry import KINDS, Registry
 
 AUTO = "auto"
+RESOLVING = "raised while resolving interpolation: "
+"""What OmegaConf puts, behind the kind of the error, before what a resolver of ours says."""
+
 METER = "meter"
+LONGEST_BITS = 63
+MOST_DEVICES = 1024
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,16 @@ AUTOMATIC: dict[str, type] = {"engine": AutoEngine, "meter": AutoMeter}
 
 @dataclass(frozen=True)
 class Gpu:
-    """Devices to train on: a generation, `auto` or `cpu`, and how many (a number or "all")."""
+    """Devices to train on: a generation, `auto` or `cpu`, and how many (a number up to `MOST_DEVICES`, or "all")."""
 
     name: str = AUTO
     count: Any = 1
 
     def __post_init__(self) -> None:
         count = self.count
-        if count != "all" and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ConfigError(f"gpu.count={count}: give a number of devices from 1, or all")
+        number = isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_DEVICES
+        if count != "all" and not number:
+            raise ConfigError(f"gpu.count={count}: give a number of devices from 1 to {MOST_DEVICES}, or all")
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,8 @@ class Measurement:
         cooldown_s: seconds of rest before each cell of a sweep but the first.
         cooldown_c: the devices cool to this temperature, degrees Celsius, before any run; null: to none.
         cooldown_max_s: longest rest for both, seconds; never less than cooldown_s.
-        lock: what to do where another run measures the same device: refuse | wait | ignore.
+        lock: what to do where another run measures the same device: refuse | wait | ignore; null: refuse, and on a
+            cluster, where nobody knows who else is on a node, wait.
         warmup_steps: steps before the first measured one, which change no weight.
         validate: whether each epoch ends with a pass over the validation split.
         watchdog_s: seconds without a sign of life after which a worker counts as hung and is ended.
@@ -229,7 +237,7 @@ class Measurement:
     cooldown_s: float = 0.0
     cooldown_c: float | None = None
     cooldown_max_s: float = 600.0
-    lock: str = "refuse"
+    lock: str | None = None
     warmup_steps: int = 5
     validate: bool = True
     watchdog_s: float = 300.0
@@ -241,7 +249,7 @@ class Measurement:
         below_watchdog = context_s is None or 0 <= context_s < self.watchdog_s
         _require(below_watchdog, "measure.context_s", context_s, "a number from 0, below measure.watchdog_s, or null")
         _require(cooldown_c is None or cooldown_c > 0, "measure.cooldown_c", cooldown_c, "degrees Celsius, or null")
-        _require(self.lock in LOCKS, "measure.lock", self.lock, f"one of {', '.join(LOCKS)}")
+        _require(self.lock in (None, *LOCKS), "measure.lock", self.lock, f"one of {', '.join(LOCKS)}, or null")
         _require(self.warmup_steps >= 0, "measure.warmup_steps", self.warmup_steps, "a whole number from 0")
         _require(self.watchdog_s > 0, "measure.watchdog_s", self.watchdog_s, "a number above 0")
 
@@ -313,7 +321,8 @@ class Experiment:
 
     Attributes:
         model, dataset, engine, meter: registered parts (`engine` and `meter` may be `auto`).
-        gpu: devices.
+        gpu: devices, of each node.
+        nodes: machines that train as one.
         batch: samples a step, in all over the devices.
         seed: of weights, order of samples and augmentation.
         precision: fp32 | tf32 | bf16 | fp16; an engine may lack some.
@@ -326,6 +335,7 @@ class Experiment:
     engine: Part
     meter: MeterPart
     gpu: Gpu
+    nodes: Nodes
     batch: int
     seed: int
     precision: str
@@ -353,6 +363,7 @@ class Experiment:
 
 SECTIONS: dict[str, Any] = {
     "gpu": Gpu,
+    "nodes": Nodes,
     "training": Training,
     "budget": Budget,
     "measure": Measurement,
@@ -401,15 +412,21 @@ def resolve(config: DictConfig, registry: Registry) -> Experiment:
         name: fit(name, schema, _section(name, plain), name) for name, schema in SECTIONS.items()
     }
     numbers = fit("", _Numbers, {key: plain[key] for key in NUMBERS if key in plain}, "energybench")
+    if sections["nodes"].number:
+        sections["tracking"] = Tracking("none")  # the first node records for all
     return Experiment(**parts, **sections, **asdict(numbers))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """Everything but Hydra's own node, interpolations resolved."""
     try:
-        return {str(key): _value(config[key]) for key in config if key != "hydra"}
+        plain = {str(key): _value(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
-        raise ConfigError(reason(error)) from error
+        raise ConfigError(reason(error).removeprefix(f"{ConfigError.__name__} {RESOLVING}")) from error
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply, or an interpolation leads to itself") from error
+    _refuse_huge("", plain)
+    return plain
 
 
 def _value(node: Any) -> Any:
@@ -490,6 +507,7 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
         key = ".".join(filter(None, (section, error.full_key)))
         raise ConfigError(f"{key}: {reason(error)}") from error
     _refuse_non_finite(section, asdict(fitted))
+    _refuse_huge(section, asdict(fitted))
     return fitted
 
 
@@ -528,15 +546,17 @@ def unknown_key(key: str, registry: Registry) -> ConfigError:
         return _unknown(key, TOP_LEVEL, "energybench")
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
-    if option.split(".")[0] in _core_keys(section):
+    name = option.split(".")[0]
+    fields = {
+        f"{section}={entry.name}": next((f for f in dataclasses.fields(entry.schema) if f.name == name), None)
+        for entry in registry.entries()
+        if entry.kind == section
+    }
+    if name in _core_keys(section) or any(f is not None and f.default_factory is dict for f in fields.values()):
         return ConfigError(
             f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
         )
-    takers = [
-        f"{section}={entry.name}"
-        for entry in registry.entries()
-        if entry.kind == section and option.split(".")[0] in {f.name for f in dataclasses.fields(entry.schema)}
-    ]
+    takers = [taker for taker, f in fields.items() if f is not None]
     hint = f"; it belongs to {' and '.join(takers)}" if takers else ""
     return _unknown(key, registry_keys(section, registry), section, hint)
 
@@ -569,3 +589,12 @@ def _refuse_non_finite(section: str, values: dict[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{section}.{key}={value}: give a finite number")
+
+
+def _refuse_huge(key: str, value: Any) -> None:
+    """Whole numbers that no array, counter or file of ours can hold; Python's own have no end."""
+    if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
+        raise ConfigError(f"{key}: a whole number of {value.bit_length():,} bits; give one of {LONGEST_BITS} at most")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        _refuse_huge(f"{key}.{name}" if key else str(name), inner)

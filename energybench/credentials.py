@@ -68,3 +68,17 @@ def sealed(arguments: Sequence[str], uri: str | None) -> Iterator[list[str]]:
             del os.environ[URI_VARIABLE]
         else:
             os.environ[URI_VARIABLE] = known
+
+
+@contextmanager
+def withheld() -> Iterator[None]:
+    """For programs that pass the environment on: MLFLOW_TRACKING_URI is not in it where it holds credentials."""
+    known = os.environ.get(URI_VARIABLE)
+    if known is None or redact(known) == known:
+        yield
+        return
+    del os.environ[URI_VARIABLE]
+    try:
+        yield
+    finally:
+        os.environ[URI_VARIABLE] = known

@@ -49,3 +49,7 @@ class LimitError(EnergybenchError):
 
 class TrackingError(EnergybenchError):
     """The tracking store cannot be reached or used."""
+
+
+class ClusterError(EnergybenchError):
+    """A scheduler refuses what is asked of it, or does not answer."""

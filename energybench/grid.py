@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 
 from energybench.devices import Device
+from energybench.errors import ConfigError
 from energybench.order import ordered
 
 AXES = ("gpu", "gpu.count")
+MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,29 @@ def grid(overrides: list[Override], shuffle: int | None, gpus: Callable[[], Sequ
         overrides: the parsed command line, behind the sweeper's own parameters.
         shuffle: seed of the order; None: as written, the last override varying fastest and the devices faster still.
         gpus: tells this machine's GPUs, where the grid is to run over them; None: the overrides name the devices.
+
+    Raises:
+        ConfigError: more cells than anyone runs.
     """
+    if math.prod(map(_values, overrides)) > MOST_CELLS:
+        raise ConfigError(f"a sweep of more than {MOST_CELLS:,} cells; give fewer values")
     written = {override.key_or_group for override in overrides}
     if gpus is None or written >= set(AXES):
         return [GridCell(cell) for cell in ordered(overrides, shuffle)]
     cards = Counter(device.generation for device in gpus())
     return ordered(overrides, shuffle, lambda cell: list(_over_devices(cell, cards)))
+
+
+def _values(override: Override) -> int:
+    """How many values an override gives, without making them: range(0,1000000000) is written quickly."""
+    if not override.is_sweep_override():
+        return 1
+    given = override.value()
+    if not isinstance(given, RangeSweep):
+        return sum(1 for _ in override.sweep_iterator())
+    assert given.start is not None and given.stop is not None
+    count = (given.stop - given.start) / given.step if given.step else 0.0
+    return max(math.ceil(min(count, MOST_CELLS + 1)), 0) if not math.isnan(count) else 0
 
 
 def _over_devices(cell: list[str], cards: Counter[str]) -> Iterator[GridCell]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Split
-from energybench.images import BLOCK_PIXELS, METHOD, resize
+from energybench.resizing import BLOCK_PIXELS, METHOD, resize
+from energybench.whole import PARTIAL, whole
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class ResizedImages:
 
     def _make_room(self, wanted: int, needed: set[Path]) -> None:
         """Removes files other than `needed`, oldest first, until `wanted` bytes more keep to the limit."""
-        for partial in self._folder.glob("*.partial"):
+        for partial in self._folder.glob(PARTIAL):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - partial.stat().st_mtime > STALE_S:
                     partial.unlink()
@@ -122,18 +123,10 @@ def _load(path: Path, shape: Shape) -> NDArray[np.uint8]:
 
 def _write(path: Path, images: NDArray[np.uint8], height: int, width: int) -> None:
     """Resizes block by block into a file that appears when it is complete."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     shape = _resized(images, height, width)
     write_header: Callable[..., None] = np.lib.format.write_array_header_1_0
-    try:
-        with partial.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            write_header(file, header)
-            step = max(BLOCK_PIXELS // int(np.prod(shape[1:])), 1)
-            for start in range(0, len(images), step):
-                file.write(resize(images[start : start + step], height, width).data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path, shared=True) as file:
+        write_header(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        step = max(BLOCK_PIXELS // int(np.prod(shape[1:])), 1)
+        for start in range(0, len(images), step):
+            file.write(resize(images[start : start + step], height, width).data)

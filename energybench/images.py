@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +13,11 @@ from numpy.typing import NDArray
 from energybench.architecture import Shape
 from energybench.arrays import selections
 from energybench.dataset import Batch, Split
-from energybench.errors import DataError
-
-if TYPE_CHECKING:
-    from energybench.image_cache import ResizedImages
+from energybench.image_cache import ResizedImages
+from energybench.resizing import BLOCK_PIXELS, require_channels, resize
 
 FLOAT_BYTES = 512 * 1024**2
 """Images that need no resizing are held as float32 up to so many bytes, which spares converting each batch."""
-
-BLOCK_PIXELS = 2**17
-"""Pixels worked on at a time: their floats stay in the processor's cache."""
-
-METHOD = "bilinear 1"
-"""Part of what cached images are found by: changes when `resize` comes to give other bytes."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +239,8 @@ class ImageDataset:
         self._seed = seed
         self._labels = {split: labels for split, (_, labels) in splits.items()}
         self._images = {split: images for split, (images, _) in splits.items()}
-        _require_channels(name, self._images, shape[0])
+        for images in self._images.values():
+            require_channels(name, images.shape[1], shape[0])
         if cache is not None and any(images.shape[2:] != shape[1:] for images in self._images.values()):
             self._images = cache.resized(self._images, *shape[1:]) or self._images
         self._floats = self._as_floats()
@@ -291,37 +284,3 @@ class ImageDataset:
 
     def _repeat(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(np.broadcast_to(images, (len(images), *self._shape)))
-
-
-def resize(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bilinear, as `arrays.fit_images` does it, rounded: (N, C, H, W) uint8 -> (N, C, height, width) uint8."""
-    count, channels, old_height, old_width = images.shape
-    down, across = _weights(old_height, height), _weights(old_width, width)
-    resized = np.empty((count, channels, height, width), np.uint8)
-    step = max(BLOCK_PIXELS // (channels * height * width), 1)
-    for start in range(0, count, step):
-        block = np.matmul(down, images[start : start + step].astype(np.float32))
-        block = (block.reshape(-1, old_width) @ across.T).reshape(-1, channels, height, width)
-        block += 0.5
-        resized[start : start + step] = block
-    return resized
-
-
-@functools.cache
-def _weights(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old): how much each old pixel of a line counts in each new one.
-
-    Resizing is linear and the axes are independent, so what scipy makes of each single pixel says it all, and two
-    products of matrices do a hundred times faster what `zoom` does pixel by pixel.
-    """
-    from scipy.ndimage import zoom
-
-    weights = zoom(np.eye(old), (new / old, 1), order=1, mode="nearest", grid_mode=True)
-    return np.ascontiguousarray(weights, np.float32)
-
-
-def _require_channels(name: str, splits: dict[Split, NDArray[np.uint8]], wanted: int) -> None:
-    for images in splits.values():
-        if images.shape[1] not in (1, wanted):
-            channels = f"{images.shape[1]} channels and the network takes {wanted}"
-            raise DataError(f"dataset {name!r} has {channels}; choose another dataset")

@@ -48,15 +48,16 @@ def ordered(
     return made
 
 
-def install_sweepers() -> None:
-    """Makes our sweepers known to Hydra, which does not find one in an editable installation by itself.
+def install_plugins() -> None:
+    """Makes our sweepers and launchers known to Hydra, which finds none in an editable installation by itself.
 
     Hydra executes the modules of its own plugins anew when it looks for plugins first: a class derived from one before
     that would have another base than Hydra's.
     """
     plugins = Plugins.instance()
+    from hydra_plugins.energybench_launcher import RayLauncher, SlurmLauncher
     from hydra_plugins.energybench_sweeper import OrderedSweeper
     from hydra_plugins.energybench_sweeper.search import OptunaSweeper
 
-    plugins.register(OrderedSweeper)
-    plugins.register(OptunaSweeper)
+    for plugin in (OrderedSweeper, OptunaSweeper, SlurmLauncher, RayLauncher):
+        plugins.register(plugin)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from energybench.errors import DataError
 from energybench.prepared import MANIFEST, Manifest, Part, PartJob, Preparation, Sample, Skipped, write_part
+from energybench.whole import remove_partial, whole
 
 JOURNAL = "parts.jsonl"
 """Finished parts, a line each, while not all are: what a run that goes on begins with."""
@@ -65,7 +66,7 @@ def prepare(plan: Preparation, workers: int, report: Report, *, again: bool = Fa
     plan.folder.mkdir(parents=True, exist_ok=True)
     if again:
         _clear(plan.folder)
-    _remove_partial(plan.folder)
+    remove_partial(plan.folder)  # another that runs at the same time is not foreseen
     done = _done(plan)
     reused, began_s = len(done), time.monotonic()
     expected = {name: job.expected for name, job in _named(plan)}
@@ -130,12 +131,6 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _remove_partial(folder: Path) -> None:
-    """What a killed run left behind; another that runs at the same time is not foreseen."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
-
-
 def _done(plan: Preparation) -> dict[str, Part]:
     """Parts that an earlier run finished and that are whole; begins the journal where there is none."""
     head: dict[str, object] = {"made_of": dict(plan.made_of)}
@@ -177,10 +172,9 @@ def _told(folder: Path) -> tuple[dict[str, object], Sequence[Part]] | None:
 
 
 def _begin(folder: Path, head: dict[str, object], parts: Sequence[Part]) -> None:
-    partial = folder / f".{JOURNAL}.{os.getpid()}.partial"
     lines = [json.dumps(head), *(json.dumps(asdict(part)) for part in parts)]
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(folder / JOURNAL)
+    with whole(folder / JOURNAL) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
@@ -220,11 +214,6 @@ def _make(folder: Path, name: str, job: PartJob) -> Part:
     skipped: list[Skipped] = []
     for one in job.samples():
         samples.append(one) if isinstance(one, Sample) else skipped.append(one)
-    partial = folder / f".{name}.{os.getpid()}.partial"
-    try:
-        write_part(partial, samples)
-        part = Part(name, job.split, len(samples), partial.stat().st_size, checksum(partial), tuple(skipped))
-        partial.replace(folder / name)
-    finally:
-        partial.unlink(missing_ok=True)
-    return part
+    path = folder / name
+    write_part(path, samples)
+    return Part(name, job.split, len(samples), path.stat().st_size, checksum(path), tuple(skipped))

@@ -11,7 +11,6 @@ Light by design: a plugin module imports this and no array library until it read
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from energybench.dataset import Split
 from energybench.errors import DataError
+from energybench.whole import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,12 +141,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Appears whole or not at all."""
-        partial = folder / f".{MANIFEST}.{os.getpid()}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / MANIFEST)
+        with whole(folder / MANIFEST) as file:
+            file.write(json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -294,18 +290,15 @@ class _Map:
 
 
 def write_part(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes one part, synchronised to the disk; its samples are held in memory until then."""
+    """Writes one part, whole or not at all; its samples are held in memory until then."""
     import pyarrow as pa
 
     names = sorted(samples[0].numbers) if samples else []
     columns = {DATA: pa.array([_bytes(sample.data) for sample in samples], pa.large_binary())}
     columns |= {name: pa.array([sample.numbers[name] for sample in samples], pa.int64()) for name in names}
     batch = pa.record_batch(columns)
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
+    with whole(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
 def _bytes(data: Any) -> bytes:

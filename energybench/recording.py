@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 from energybench import tracking
-from energybench.config import Tracking
-from energybench.errors import TrackingError
+from energybench.config import Tracking, fit
+from energybench.errors import EnergybenchError, TrackingError
 from energybench.run.execute import Place
 from energybench.run.result import Result
 from energybench.study.ledger import Sweep
+
+NOWHERE = Tracking("none")
 
 
 @lru_cache(maxsize=4)
@@ -55,9 +57,25 @@ def parent_run(sweep: Sweep, standing: Mapping[int, Result], options: Tracking, 
 
 
 class Recorder:
-    """Records one run in the tracker, if there is one; a store that fails is a warning."""
+    """Records one run in the tracker, if there is one; a store that fails is a warning.
 
-    def __init__(self, options: Tracking, place: Place, run_id: str, sweep: Sweep | None, cell: str | None) -> None:
+    Args:
+        options: where.
+        place: of the run.
+        run_id: of its result.
+        sweep, cell: the sweep that it is a cell of, and what identifies the cell.
+        started_at: when it was started, ISO 8601; None: now.
+    """
+
+    def __init__(
+        self,
+        options: Tracking,
+        place: Place,
+        run_id: str,
+        sweep: Sweep | None,
+        cell: str | None,
+        started_at: str | None = None,
+    ) -> None:
         self._options = options
         self._directory = place.directory
         self._mlflow_run_id: str | None = None
@@ -66,7 +84,8 @@ class Recorder:
             return
         with never_in_the_way(place.directory):
             tracker = connected(options)
-            self._mlflow_run_id = tracker.begin(run_id, place.name, sweep.tracking_run_id if sweep else None, cell)
+            parent = sweep.tracking_run_id if sweep else None
+            self._mlflow_run_id = tracker.begin(run_id, place.name, parent, cell, started_at)
             self.where = tracker.where(self._mlflow_run_id)
 
     def finish(self, result: Result) -> None:
@@ -79,3 +98,10 @@ class Recorder:
                 tracker.deliver(result, self._directory)
             else:
                 tracker.finish(result, self._directory, self._mlflow_run_id)
+
+
+def recorded(result: Result, place: Place, sweep: Sweep | None, cell: str) -> None:
+    """Records a run that has ended, where its configuration says; one that says nothing of it is not recorded."""
+    with suppress(EnergybenchError):
+        options = fit("tracking", Tracking, result.config.get("tracking", {}), "tracking")
+        Recorder(options, place, result.run_id, sweep, cell, result.started_at).finish(result)

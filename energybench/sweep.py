@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -18,6 +16,7 @@ from omegaconf import DictConfig
 
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
+from energybench.cluster.request import Cluster
 from energybench.config import Tracking
 from energybench.console import console
 from energybench.credentials import redact, sealed, without_credentials
@@ -35,13 +34,13 @@ from energybench.recording import connected, never_in_the_way, parent_run
 from energybench.registry import Registry
 from energybench.run.execute import new_id
 from energybench.run.preflight import Machine, Plan, prepare
-from energybench.run.result import RESULT_FILE, Result
+from energybench.run.result import RESULT_FILE, Result, is_original, result_files
 from energybench.study.collect import Collected
 from energybench.study.forecast import Forecaster
 from energybench.study.ledger import ATTEMPTS, SWEEP_FILE, Sweep, held, is_held, told
 from energybench.study.limits import PRUNED
 from energybench.study.listing import cells_table
-from energybench.study.progress import DONE, FAILED, Progress, Task, left, task
+from energybench.study.progress import DONE, FAILED, NO_RESULT, Progress, Task, left, task
 from energybench.study.report import page_of_sweep
 from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
@@ -58,20 +57,21 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
     Raises:
         EnergybenchError: a cell cannot be run here; nothing has been started.
     """
-    command, plans, left_out = _planned(command, Machine(registry))
+    machine = Machine(registry) if command.cluster is None else Cluster(registry, command.cluster)
+    command, plans, left_out = _planned(command, machine)
     options = command.cells[0].experiment
     if options.sweep.dry_run:
         if not command.known:
             raise ConfigError(
                 "sweep.dry_run: this sweeper chooses its cells as it goes, so there are none to be listed"
             )
-        _dry_run(command, plans, left_out)
+        _dry_run(command, plans, left_out, machine.host)
         return EXIT_DONE
     _require_tracking(command)
     if not command.multirun:
         return _run_one(argv, command)
     with held(command.directory):
-        return _run_sweep(argv, command, plans, left_out)
+        return _run_sweep(argv, command, plans, left_out, machine.host)
 
 
 def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], Counter[str]]:
@@ -93,20 +93,22 @@ def _planned(command: Command, machine: Machine) -> tuple[Command, list[Plan], C
 
 
 def _run_one(argv: Sequence[str], command: Command) -> int:
-    begun = datetime.now().astimezone()
+    before = {result.run_id for result in _readable(command.directory.glob(RESULT_FILE))}
     interrupted, results = False, []
     try:
         interrupted = _hand_to_hydra(argv, command, job)
     finally:
         found = _results(command.directory.glob(RESULT_FILE))
-        results = [result for result in found if datetime.fromisoformat(result.started_at) >= begun]
+        results = [result for result in found if result.run_id not in before]
         _show(results, command)
     return _exit_code(results, interrupted, len(command.cells))
 
 
-def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> int:
-    sweep, tasks = _begin(command, plans)
-    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=platform.node())
+def _run_sweep(
+    argv: Sequence[str], command: Command, plans: Sequence[Plan], left_out: Mapping[str, int], host: str
+) -> int:
+    sweep, tasks = _begin(command, plans, host)
+    forecaster = Forecaster([result for task in tasks if (result := task.result)], host=host)
     for line in [*_left_out_lines(left_out), *_going_on_lines(sweep, tasks, forecaster)]:
         console().print(line, markup=False, soft_wrap=True)
     progress = Progress(tasks, forecaster) if command.known else None
@@ -119,6 +121,7 @@ def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], lef
         found = [
             (path.parent, result)
             for path in command.directory.rglob(RESULT_FILE)
+            if is_original(path.relative_to(command.directory))
             for result in _results([path])
             if result.sweep_id == sweep.sweep_id
         ]
@@ -133,7 +136,7 @@ def _run_sweep(argv: Sequence[str], command: Command, plans: Sequence[Plan], lef
 
 
 def _exit_code(results: Sequence[Result], interrupted: bool, wanted: int) -> int:
-    if interrupted or any(result.status == "interrupted" for result in results):
+    if interrupted:
         return EXIT_INTERRUPTED
     failed = [result for result in results if result.failure is not None and result.failure.kind not in PRUNED]
     return EXIT_FAILED if failed or len(results) < wanted else EXIT_DONE
@@ -161,7 +164,7 @@ def _hand_to_hydra(argv: Sequence[str], command: Command, task: Callable[[DictCo
     return False
 
 
-def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
+def _begin(command: Command, plans: Sequence[Plan], host: str) -> tuple[Sweep, list[Task]]:
     """The sweep exists on disk, and in the tracker its parent run, before the first cell; or is that of before."""
     directory, options = command.directory, command.cells[0].experiment
     name = options.sweep.name or _sweep_name(command)
@@ -174,14 +177,14 @@ def _begin(command: Command, plans: Sequence[Plan]) -> tuple[Sweep, list[Task]]:
     sweep = Sweep.read(directory) if earlier else Sweep(new_id(), name, None)
     tasks: list[Task] = []
     if command.known:
-        host, uri = platform.node(), options.tracking.uri
-        cells = [tuple(without_credentials(cell.overrides, uri)) for cell in command.cells]
+        cells = [tuple(without_credentials(cell.overrides, options.tracking.uri)) for cell in command.cells]
         sweep, numbers = sweep.numbered(cells, [cell_of(plan, host) for plan in plans])
         tasks = [task(plan, number, directory, sweep.sweep_id) for plan, number in zip(plans, numbers, strict=True)]
         sweep = replace(
             sweep,
             queue=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.to_run),
             going_on=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.goes_on),
+            awaited=tuple(number for one, number in zip(tasks, numbers, strict=True) if one.why == NO_RESULT),
         )
     if options.tracking.name != "none":
         with never_in_the_way(directory):
@@ -206,6 +209,8 @@ def _going_on_lines(sweep: Sweep, tasks: Sequence[Task], forecaster: Forecaster)
     lines = [f"going on with {sweep.name}: {states[DONE]} of {len(tasks)} cells are done"]
     if states[FAILED]:
         lines.append(f"failed before and not run again: {states[FAILED]}; to run them again: rerun=failed")
+    if without := whys.pop(NO_RESULT, 0):
+        lines.append(f"without a result: {without}; those that the cluster still has are waited for, others run again")
     lines += [f"run again: {count} ({why}); what they left is kept in {ATTEMPTS}/" for why, count in whys.items()]
     if resumed:
         lines.append(f"going on from their checkpoints: {resumed}")
@@ -250,7 +255,9 @@ def _in_order(results: Iterable[Result]) -> list[Result]:
 
 
 def _show(results: Sequence[Result], command: Command) -> None:
-    """The table, what it allows to be said, and where to look further."""
+    """The table, what it allows to be said, and where to look further; of several nodes the first shows it."""
+    if command.cells[0].experiment.nodes.number:
+        return
     out, options = console(), command.cells[0].experiment.tracking
     if results:
         out.print()
@@ -265,9 +272,9 @@ def _show(results: Sequence[Result], command: Command) -> None:
         out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)
 
 
-def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int]) -> None:
+def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int], host: str) -> None:
     """Lists the cells, how each stands and what it will take; writes nothing."""
-    directory, host = command.directory, platform.node()
+    directory = command.directory
     numbers: list[int | None] = [None] * len(plans)
     sweep_id = ""
     if command.multirun and (directory / SWEEP_FILE).exists():
@@ -298,9 +305,14 @@ def _names(command: Command) -> list[str]:
 def _earlier(directory: Path) -> list[Result]:
     """Results that may tell what a sweep takes: those of its folder, and of the folder of all runs that it is in."""
     root = directory if directory.is_absolute() else Path(directory.parts[0])
+    return _readable(result_files(root))
+
+
+def _readable(paths: Iterable[Path]) -> list[Result]:
+    """The results in these files, damaged ones left out: whoever wants those themselves is told."""
     found = []
-    for path in root.rglob(RESULT_FILE):
-        with suppress(DataError):  # whoever wants that result itself is told
+    for path in paths:
+        with suppress(DataError):
             found.append(Result.read(path))
     return found
 

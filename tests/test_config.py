@@ -56,14 +56,26 @@ PARTS = [(kind, name) for kind, name in FILES if kind in KINDS and name != "auto
 CHOICES = [(kind, name) for kind, name in FILES if kind != "experiment"]
 
 
+LAUNCHERS = {
+    **{"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_NODELIST": "gpu[03-04]", "SLURM_JOB_ID": "42"},
+    **{"GROUP_WORLD_SIZE": "2", "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+    **{"MASTER_ADDR": "node0", "MASTER_PORT": "29500"},
+}
+
+
 @pytest.mark.parametrize(("kind", "name"), CHOICES)
-def test_every_file_composes_and_resolves(kind, name):
+def test_every_file_composes_and_resolves(kind, name, monkeypatch):
+    for variable, value in (LAUNCHERS if kind == "nodes" else {}).items():
+        monkeypatch.setenv(variable, value)
     experiment = one(f"{kind}={name}")
     chosen = getattr(experiment, kind)
     if kind in KINDS:
         wanted = yaml(kind, name)
         assert chosen.name == wanted.pop("name")
         assert chosen.options == wanted
+    elif kind == "nodes" and name != "one":
+        assert (chosen.count, chosen.rank) == (2, 1)
+        assert chosen.rendezvous == {"slurm": "gpu03:20042", "torchrun": "node0:29501"}[name]
     else:
         assert dataclasses.asdict(chosen) == yaml(kind, name)
     assert Experiment.from_json(json.loads(json.dumps(experiment.to_json()))) == experiment
@@ -117,7 +129,7 @@ def test_a_recipe_has_every_field(name):
     assert yaml("training", name).keys() == {field.name for field in dataclasses.fields(SECTIONS["training"])}
 
 
-@pytest.mark.parametrize("kind", ["gpu", "tracking"])
+@pytest.mark.parametrize("kind", ["gpu", "nodes", "tracking"])
 def test_the_files_of_our_sections_have_every_field(kind):
     for name in group(kind):
         assert yaml(kind, name).keys() == {field.name for field in dataclasses.fields(SECTIONS[kind])}
@@ -179,6 +191,9 @@ def wrong(*overrides):
         ("+typo=1", ["'typo'", "batch"]),
         ("+a.b=c", ["'a'", "batch"]),
         ("hydra.runn.dir=x", ["'hydra.runn.dir'", "--cfg hydra"]),
+        # what is an entry of a mapping
+        ("meter.calibration.GPU-1.gain=2", ["+meter.calibration.GPU-1.gain=..."]),
+        ("engine.compile_options.max_autotune=true", ["+engine.compile_options.max_autotune=..."]),
         # names that are not there
         ("model=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),
         ("model.name=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),

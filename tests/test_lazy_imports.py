@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FRAMEWORKS = ("mxnet", "gluoncv", "torch", "torchvision", "mlflow", "pynvml", "cv2", "pandas")
+FRAMEWORKS = ("mxnet", "gluoncv", "torch", "torchvision", "mlflow", "pynvml", "cv2", "pandas", "submitit", "ray")
 LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow", "matplotlib")
 
 COMMANDS = {

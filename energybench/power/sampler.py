@@ -110,10 +110,14 @@ class Sampler:
         copies = [one for one in found.values() if channel in (None, one.channel)]
         return heapq.merge(*copies, key=attrgetter("read_start_ns"))
 
-    def columns(self) -> dict[Key, Columns]:
-        """What was read so far, by channel and source; safe to call from any thread, at any time."""
+    def columns(self, since_ns: int | None = None) -> dict[Key, Columns]:
+        """What was read so far, by channel and source; safe to call from any thread, at any time.
+
+        Args:
+            since_ns: only what was read from then on; None: all.
+        """
         with self._lock:
-            return {(series.channel, series.source): series.columns() for series in self._series}
+            return {(series.channel, series.source): series.columns(since_ns=since_ns) for series in self._series}
 
     def latest_power_w(self, kind: str) -> float | None:
         """Power now, watts, summed over the channels of `kind`; for a live display.

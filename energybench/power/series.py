@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,13 +103,17 @@ class Series:
         self._value.append(value if status == OK else math.nan)
         self._code.append(self._codes.setdefault(status, len(self._codes)))
 
-    def columns(self, last: int | None = None) -> Columns:
+    def columns(self, last: int | None = None, since_ns: int | None = None) -> Columns:
         """A snapshot that later readings do not change.
 
         Args:
             last: only the last so many; None: all.
+            since_ns: only those that were read from then on; None: all.
         """
-        part = slice(None if last is None else max(0, len(self) - last), None)
+        first = 0 if last is None else max(0, len(self) - last)
+        if since_ns is not None:
+            first = max(first, bisect_left(self._read_start_ns, since_ns))
+        part = slice(first, None)
         return Columns(
             self.channel,
             self.source,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from energybench.errors import DataError
 from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel
 from energybench.power.series import NO_TIME, OK, Columns, Key
+from energybench.whole import whole
 
 SCHEMA_VERSION = 1
 PREFIX = "energybench."
@@ -59,13 +58,9 @@ def write_trace(
         offset_ns: CLOCK_REALTIME minus CLOCK_MONOTONIC; None: taken now.
     """
     offset_ns = realtime_offset_ns() if offset_ns is None else offset_ns
-    partial = path.with_name(path.name + ".partial")
-    try:
-        _write(partial, columns.values(), TraceMetadata(boot_id(), offset_ns, _identities(channels)))
-        partial.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+    schema = _schema(TraceMetadata(boot_id(), offset_ns, _identities(channels)))
+    with whole(path) as file:
+        _write(file, columns.values(), schema)
 
 
 def read_trace(path: Path, channel: str | None = None) -> tuple[dict[Key, Columns], TraceMetadata]:
@@ -129,17 +124,13 @@ def _schema(metadata: TraceMetadata) -> Any:
     return pa.schema(fields, metadata={PREFIX + key: value for key, value in values.items()})
 
 
-def _write(path: Path, columns: Iterable[Columns], metadata: TraceMetadata) -> None:
+def _write(file: IO[bytes], columns: Iterable[Columns], schema: Any) -> None:
     import pyarrow.parquet as pq
 
-    schema = _schema(metadata)
-    with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema) as writer:
-            for one in columns:
-                for first in range(0, len(one), ROWS_A_GROUP):
-                    writer.write_table(_table(one, slice(first, first + ROWS_A_GROUP), schema))
-        file.flush()
-        os.fsync(file.fileno())
+    with pq.ParquetWriter(file, schema) as writer:
+        for one in columns:
+            for first in range(0, len(one), ROWS_A_GROUP):
+                writer.write_table(_table(one, slice(first, first + ROWS_A_GROUP), schema))
 
 
 def _table(one: Columns, rows: slice, schema: Any) -> Any:

@@ -8,17 +8,29 @@ supervisor be killed, that much is known. When the run goes on, the files of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from energybench.config import AUTO, Checkpoint
 from energybench.errors import DataError
 from energybench.run.checkpoint import CHECKPOINT_FILE
-from energybench.run.result import OUTPUT_FILES, RESULT_FILE, Attempt, ChannelEnergy, Failure, Phase, Result
+from energybench.run.result import (
+    EVENTS_FILE,
+    OUTPUT_FILES,
+    RESULT_FILE,
+    Attempt,
+    ChannelEnergy,
+    Failure,
+    Phase,
+    Result,
+)
 
 SNAPSHOT_FILE = "attempt.json"
 CUT = Failure("killed", "the supervisor was killed; measured until its last checkpoint")
 UNKNOWN = Failure("killed", "nothing is known of it but its checkpoint")
+NOT_KNOWN = Attempt("", UNKNOWN, "", "", (), ())
+PLACES = "attempt-*"
 
 
 def goes_on(directory: Path, options: Checkpoint) -> bool:
@@ -29,9 +41,33 @@ def goes_on(directory: Path, options: Checkpoint) -> bool:
 def earlier(directory: Path) -> tuple[Attempt, ...]:
     """The attempts that a run which goes on follows, oldest first; their files are moved out of its way."""
     before = last(directory)
-    found = (*before.attempts, _attempt(before)) if before else (Attempt("", UNKNOWN, "", "", (), ()),)
+    if before is not None:
+        found = _until(before)
+    else:
+        found = _put_away_before(directory)
+        if not found or (directory / EVENTS_FILE).exists():  # it had begun
+            found = (*found, NOT_KNOWN)
     _put_away(directory)
     return found
+
+
+def _until(result: Result) -> tuple[Attempt, ...]:
+    return (*result.attempts, _attempt(result))
+
+
+def _put_away_before(directory: Path) -> tuple[Attempt, ...]:
+    """Those whose files are out of the way: of a run that ended before it had anything to say of them."""
+    untold = 0
+    for place in sorted(directory.glob(PLACES), key=_number, reverse=True):
+        with suppress(DataError):
+            return (*_until(Result.read(place / SNAPSHOT_FILE)), *[NOT_KNOWN] * untold)
+        untold += 1
+    return (NOT_KNOWN,) * untold
+
+
+def _number(place: Path) -> int:
+    number = place.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def last(directory: Path) -> Result | None:
@@ -50,10 +86,12 @@ def _attempt(result: Result) -> Attempt:
 
 
 def _put_away(directory: Path) -> None:
-    number = 1 + sum(path.is_dir() for path in directory.glob("attempt-*"))
-    place = directory / f"attempt-{number}"
+    """What tells of the attempt goes last: until then whoever goes on finds it where it was."""
+    if not any(path for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES) for path in directory.glob(pattern)):
+        return
+    place = directory / f"attempt-{1 + max(map(_number, directory.glob(PLACES)), default=0)}"
     place.mkdir()
-    for pattern in (SNAPSHOT_FILE, *OUTPUT_FILES):
+    for pattern in (*OUTPUT_FILES, SNAPSHOT_FILE):
         for path in directory.glob(pattern):
             path.rename(place / path.name)
     if (directory / RESULT_FILE).exists():  # under a name that no reader of results takes for one

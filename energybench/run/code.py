@@ -16,7 +16,7 @@ from types import CodeType
 import energybench
 from energybench.registry import Entry
 
-NOT_IN_A_NUMBER = ("study", "testing", "tracking")
+NOT_IN_A_NUMBER = ("cluster", "study", "testing", "tracking")
 """Folders of energybench whose code sees results and makes none."""
 
 

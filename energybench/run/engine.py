@@ -34,6 +34,8 @@ class Task:
         rank: number of this worker among `world`.
         world: number of workers of this run.
         directory: the run's folder; None outside a run.
+        meeting: HOST:PORT at which the workers of several machines meet, the first of them listening; None: all are
+            on this machine.
     """
 
     experiment: Experiment
@@ -42,6 +44,7 @@ class Task:
     rank: int = 0
     world: int = 1
     directory: Path | None = None
+    meeting: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,18 @@ class Bounded(Protocol):
 
     def available_bytes(self) -> int | None:
         """Memory of its device that training can have, with what it has; None where it cannot be told."""
+
+
+@runtime_checkable
+class Spanning(Protocol):
+    """An engine whose workers train as one over several machines, where they meet at `Task.meeting`."""
+
+    def spanning(self, interface: str) -> Mapping[str, str]:
+        """Environment variables of such workers, in place of those of the same names in `environment`.
+
+        Args:
+            interface: the network interface by which this machine reaches the others.
+        """
 
 
 class Engine(Protocol):

@@ -7,9 +7,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from energybench.power.trace import write_trace
 from energybench.run import reserve
 from energybench.run.attempts import CUT, SNAPSHOT_FILE, cut, earlier, goes_on, joined
 from energybench.run.metrics import IDLE, MOST_INPUT_WAIT, TRAIN, epochs, in_scope, metrics
+from energybench.run.node_results import (
+    beside_energy,
+    metrics_of_nodes,
+    phases_of,
+    provenance_of,
+    scope_of,
+    tags_of,
+    with_edges_in_doubt,
+)
+from energybench.run.nodes import Alone, nodes_of
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.provenance import provenance
@@ -43,6 +54,13 @@ from energybench.run.result import (
     Status,
 )
 from energybench.run.supervisor import Supervisor, View
+from energybench.whole import PARTIAL, remove_partial
+
+PhaseKey = tuple[str, int | None]
+"""A phase's name and its epoch."""
+
+SETTLES_NS = 60 * 10**9
+"""So long after its end a phase's readings, those that its edges are drawn by included, are all there."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +100,19 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
     attempts: tuple[Attempt, ...] = ()
     code: dict[str, str] = {}
 
-    def made(supervisor: Supervisor, seen: Observation) -> Result:
-        return _result(plan, place, seen, supervisor.sessions, started_at, run_id, code, attempts)
+    settled = Settled()
+
+    def made(supervisor: Supervisor, seen: Observation, phases: tuple[Phase, ...] | None = None) -> Result:
+        if phases is None:
+            phases = _phases(seen, timelines(supervisor.sessions, seen.readings))
+        return _result(plan, place, seen, phases, supervisor.sessions, started_at, run_id, code, attempts)
 
     def snapshot(supervisor: Supervisor) -> None:
-        supervisor.collect()
-        seen = replace(supervisor.seen, failure=CUT, end_ns=time.monotonic_ns())
+        now_ns, observed = time.monotonic_ns(), supervisor.observed()
+        seen = replace(supervisor.seen, failure=CUT, end_ns=now_ns, observed=observed)
+        phases = settled.phases(seen, supervisor)
         with suppress(OSError):  # on a full disk the run goes on without
-            made(supervisor, seen).write(place.directory, SNAPSHOT_FILE)
+            made(supervisor, seen, phases).write(place.directory, SNAPSHOT_FILE)
 
     try:
         code = plan.code  # that of now, when the workers read it
@@ -97,15 +120,23 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
             attempts = earlier(place.directory)
         _clear(place.directory)
         reserve.keep(place.directory)
-        supervisor = Supervisor(plan, place.directory, view, name=place.name, follows=place.follows, saved=snapshot)
-        try:
-            supervisor.run()
-        except Exception as error:
-            supervisor.seen.failure = internal(error)
-        except KeyboardInterrupt:  # a further one, while the run was being ended
-            supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
-        _write_trace(place, supervisor)
-        result = made(supervisor, supervisor.seen)
+        with closing(nodes_of(plan, place.directory)) as nodes:
+            supervisor = Supervisor(
+                plan, place.directory, view, name=place.name, follows=place.follows, nodes=nodes, saved=snapshot
+            )
+            try:
+                supervisor.run()
+            except Exception as error:
+                supervisor.seen.failure = internal(error)
+            except KeyboardInterrupt:  # a further one, while the run was being ended
+                supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
+            _write_trace(place, supervisor)
+            try:
+                seen = nodes.shared(supervisor.seen)
+                result = nodes.gathered(made(supervisor, seen), partial(_of_all_nodes, plan, seen, nodes))
+            except KeyboardInterrupt:  # no more patience with the others: what is known here
+                result = made(supervisor, supervisor.seen)
+        result = replace(result, sweep_id=place.sweep_id, sweep_name=place.sweep_name)  # a node's copy is in its own
     except OSError as error:  # before anything was measured
         failure = reserve.full(error, str(place.directory), "nothing was run")
         return failed(place, _public(plan.experiment), failure, run_id)
@@ -119,8 +150,8 @@ def _keep(result: Result, directory: Path) -> None:
     """Writes the result into the room that was kept for it; where even that fails, whoever looks on is told."""
     with suppress(OSError):
         reserve.free(directory)
-        for passed in (SNAPSHOT_FILE, f"{TRACE_FILE}.partial"):
-            (directory / passed).unlink(missing_ok=True)
+        (directory / SNAPSHOT_FILE).unlink(missing_ok=True)
+        remove_partial(directory)  # of a worker that was killed while it saved a checkpoint
     try:
         result.write(directory)
     except OSError as error:
@@ -136,7 +167,7 @@ def internal(error: Exception) -> Failure:
 def _clear(directory: Path) -> None:
     """Makes the folder, without what an earlier run left in it; a checkpoint to go on from stays."""
     directory.mkdir(parents=True, exist_ok=True)
-    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, "*.partial"):
+    for pattern in (RESULT_FILE, SNAPSHOT_FILE, *OUTPUT_FILES, PARTIAL):
         for old in directory.glob(pattern):
             old.unlink()
 
@@ -173,6 +204,7 @@ def _result(
     plan: Plan,
     place: Place,
     seen: Observation,
+    phases: tuple[Phase, ...],
     sessions: Sequence[Session],
     started_at: str,
     run_id: str,
@@ -180,7 +212,6 @@ def _result(
     attempts: Sequence[Attempt],
 ) -> Result:
     channels = [channel for session in sessions for channel in session.channels]
-    phases = _phases(seen, timelines(sessions, seen.readings))
     kinds = {channel.name: channel.kind for channel in channels}
     scope = in_scope(kinds, plan.scope)
     summaries = _summaries(seen, phases)
@@ -211,6 +242,33 @@ def _result(
         tracking=place.tracking,
         scope=tuple(scope),
         attempts=tuple(attempts),
+    )
+
+
+def _of_all_nodes(plan: Plan, seen: Observation, nodes: Alone, own: Result, others: Mapping[int, Result]) -> Result:
+    """The result of the run, of that of the first node and of the others'; of a node that is alone its own."""
+    told = nodes.told()
+    if not told:
+        return own
+    phases = phases_of(own.phases, others)
+    scope = scope_of(own.scope, others, nodes.lost())
+    all_phases = joined(own.attempts, phases, scope)
+    channels = dict.fromkeys(name for phase in phases for name in phase.channels)
+    tags = tags_of(own.tags, others)
+    failure = seen.failure or _quality_failure(plan.experiment.quality, tags["quality"])
+    kept = {key: value for key, value in own.metrics.items() if key not in metrics(own.phases, own.scope, own.scope)}
+    found = beside_energy(kept, others) | _metrics(plan, seen, all_phases, scope, list(channels), len(own.attempts))
+    return replace(
+        own,
+        status=_status(failure),
+        failure=failure,
+        phases=phases,
+        metrics=found | metrics_of_nodes(all_phases, scope),
+        epochs=epochs(all_phases, scope),
+        tags=tags,
+        conditions=own.conditions | {key: value for one in others.values() for key, value in one.conditions.items()},
+        provenance=provenance_of(own.provenance, others, told),
+        scope=scope,
     )
 
 
@@ -258,26 +316,58 @@ def timelines(sessions: Sequence[Session], readings: Mapping[Key, Columns]) -> d
     }
 
 
-def _phases(seen: Observation, lines: Mapping[str, Timeline]) -> tuple[Phase, ...]:
-    """Spans of all ranks brought together: a phase begins with the earliest and ends with the latest."""
-    groups: dict[tuple[str, int | None], list[Span]] = {}
+class Settled:
+    """The phases of a run at each of its checkpoints.
+
+    A phase that has been over for a while is worked out once, and of the readings only those from then on are looked
+    at: what a checkpoint costs does not grow with the run.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[PhaseKey, Phase] = {}
+
+    def phases(self, seen: Observation, supervisor: Supervisor) -> tuple[Phase, ...]:
+        """All phases until now."""
+        starts = [span.start_ns for span in seen.spans if (span.name, span.epoch) not in self._known]
+        since_ns = min(starts, default=seen.end_ns) - SETTLES_NS
+        lines = timelines(supervisor.sessions, supervisor.readings(since_ns))
+        phases = _phases(seen, lines, self._known)
+        over = (phase for phase in phases if phase.complete and phase.end_ns < seen.end_ns - SETTLES_NS)
+        self._known.update({(phase.name, phase.epoch): phase for phase in over})
+        return phases
+
+
+def _phases(
+    seen: Observation, lines: Mapping[str, Timeline], known: Mapping[PhaseKey, Phase] | None = None
+) -> tuple[Phase, ...]:
+    """Spans of all ranks brought together: a phase begins with the earliest and ends with the latest.
+
+    Args:
+        seen: what was seen of them.
+        lines: channel -> its power.
+        known: phases that are worked out already.
+    """
+    known, groups = known or {}, dict[PhaseKey, list[Span]]()
     for span in seen.spans:
         groups.setdefault((span.name, span.epoch), []).append(span)
-    phases = [_phase(spans, seen.end_ns, lines) for spans in groups.values()]
+    phases = [known.get(key) or _phase(spans, seen, lines) for key, spans in groups.items()]
     return tuple(sorted(phases, key=lambda phase: phase.start_ns))
 
 
-def _phase(spans: Sequence[Span], end_ns: int, lines: Mapping[str, Timeline]) -> Phase:
-    first = min(spans, key=lambda span: span.rank)
+def _phase(spans: Sequence[Span], seen: Observation, lines: Mapping[str, Timeline]) -> Phase:
+    first, doubt_s = min(spans, key=lambda span: span.rank), seen.edge_doubt_s
     start = min(span.start_ns for span in spans)
-    end = max(span.end_ns or end_ns for span in spans)
+    end = max(span.end_ns or seen.end_ns for span in spans)
+    energies = {name: line.energy(start, end) for name, line in lines.items()}
     return Phase(
         name=first.name,
         epoch=first.epoch,
         start_ns=start,
         end_ns=end,
         complete=all(span.end_ns is not None for span in spans),
-        channels={name: line.energy(start, end) for name, line in lines.items()},
+        channels={
+            name: with_edges_in_doubt(energy, lines[name], (start, end), doubt_s) for name, energy in energies.items()
+        },
         values={key: value for key, value in first.values.items() if key != "fraction"} | _longest_wait(spans),
     )
 

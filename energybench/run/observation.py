@@ -34,7 +34,8 @@ class Observation:
     """All that was seen of a run: what a Result is made of.
 
     `flags` are those of energybench.power.flags that the supervisor itself found. `workers_ns` is when the first worker
-    was started, None where none was.
+    was started, None where none was. `edge_doubt_s` is how far the edges of its phases may be off where workers on
+    other machines made them, by clocks of their own.
     `training_flops` are of one sample, counted by the engine; None where the description tells, or nobody can.
     """
 
@@ -48,3 +49,4 @@ class Observation:
     training_flops: int | None = None
     failure: Failure | None = None
     end_ns: int = 0
+    edge_doubt_s: float = 0.0

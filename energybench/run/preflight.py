@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 
 from energybench import devices as _devices
 from energybench.architecture import Network
-from energybench.config import AUTO, Experiment, MeterPart, Part, fit, make, make_architecture
+from energybench.config import AUTO, Experiment, Gpu, MeterPart, Part, fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin, MadeOnFirstUse
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
@@ -20,17 +21,29 @@ from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session
 from energybench.registry import Entry, Registry
 from energybench.run.code import code_of
-from energybench.run.engine import Engine
+from energybench.run.engine import Engine, Spanning
 from energybench.run.memory import OPTIMIZER_SLOTS
 
 CPU_NAMES = (CPU, "none")
 
 
 class Machine:
-    """What this machine has, asked of the drivers once for all cells of a sweep."""
+    """What this machine has, asked of the drivers once for all cells of a sweep.
+
+    Attributes:
+        registry: of parts.
+        here: whether runs take place on it: else meters and data are looked at where they do.
+    """
+
+    here = True
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+    @property
+    def host(self) -> str:
+        """Its name."""
+        return platform.node()
 
     @cached_property
     def gpus(self) -> list[Device]:
@@ -60,6 +73,10 @@ class Machine:
     def all(self) -> list[Device]:
         """The GPUs that may be used, and the CPU."""
         return [*self.gpus, self.cpu]
+
+    def take(self, gpu: Gpu) -> list[Device]:
+        """GPUs of one generation, as many as are asked for; raises DeviceError where there are fewer."""
+        return _devices.take([d for d in self.gpus if d.generation == gpu.name], gpu.name, gpu.count, self.all)
 
 
 def default(registry: Registry, kind: str, name: str) -> Any:
@@ -100,8 +117,10 @@ class Plan:
         dataset: what is known of the data.
         devices: one a context or process; the CPU may stand there several times.
         engine: the light side of the engine.
-        meters: the first covers the devices that train; the others read what stands beside them.
+        meters: the first covers the devices that train; the others read what stands beside them; none where the run
+            takes place elsewhere.
         entries: the registered parts it is made of.
+        here: whether it can be run in this process; else its devices are what it asks for.
     """
 
     experiment: Experiment
@@ -111,6 +130,7 @@ class Plan:
     engine: Engine
     meters: tuple[NamedMeter, ...]
     entries: tuple[Entry, ...] = ()
+    here: bool = True
 
     @cached_property
     def code(self) -> dict[str, str]:
@@ -131,7 +151,7 @@ class Plan:
         training, count = self.experiment.training, len(self.devices)
         if self.experiment.precision not in ("fp32", "tf32"):
             return None
-        samples = self.experiment.batch // (count * training.accumulate)
+        samples = self.experiment.batch // (count * self.experiment.nodes.count * training.accumulate)
         each = self.architecture.training_bytes(samples, OPTIMIZER_SLOTS[training.optimizer])
         return each if each is None or self.scope != CPU else each * count
 
@@ -148,41 +168,55 @@ def prepare(experiment: Experiment, machine: Machine) -> Plan:
         EnergybenchError: the first thing that is in the way, in one line.
     """
     registry = machine.registry
-    plugin: DatasetPlugin = make(registry, "dataset", experiment.dataset)
-    state = plugin.check()
-    if not state.ok:
-        raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
-    if isinstance(plugin, MadeOnFirstUse):
-        plugin.make()
-    info = plugin.info()
+    info = _data(experiment, machine)
     architecture = make_architecture(registry, experiment.model, info.classes)
     engine, devices = _place(experiment, machine, architecture)
     _check_batch(experiment, info, devices)
-    meters = choose_meters(experiment.meter, devices, registry)
+    meters = choose_meters(experiment.meter, devices, registry) if machine.here else []
     _check_resume(experiment)
     _check_target(experiment, info)
     light: Engine = make(registry, "engine", engine)
     light.validate(experiment, devices)
     return Plan(
         replace(experiment, engine=engine), architecture, info, tuple(devices), light, tuple(meters),
-        _entries(experiment, engine, meters, registry),
+        _entries(experiment, engine, meters, registry), machine.here,
     )  # fmt: skip
+
+
+UNSEEN = DatasetInfo(classes=1000, labelled=True, train_images=2**31, validation_images=2**31)
+"""Stands for data that only the nodes of a cluster have: forecasts go by it, and nothing that is kept."""
+
+
+def _data(experiment: Experiment, machine: Machine) -> DatasetInfo:
+    plugin: DatasetPlugin = make(machine.registry, "dataset", experiment.dataset)
+    state = plugin.check()
+    if not state.ok and not machine.here:
+        return UNSEEN
+    if not state.ok:
+        raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
+    if isinstance(plugin, MadeOnFirstUse):
+        plugin.make()
+    return plugin.info()
 
 
 def _entries(
     experiment: Experiment, engine: Part, meters: Sequence[NamedMeter], registry: Registry
 ) -> tuple[Entry, ...]:
     names = {"model": experiment.model.name, "dataset": experiment.dataset.name, "engine": engine.name}
-    return tuple(registry.get(kind, name) for kind, name in [*names.items(), ("meter", meters[0].name)])
+    if meters or experiment.meter.name != AUTO:
+        names["meter"] = meters[0].name if meters else experiment.meter.name
+    return tuple(registry.get(kind, name) for kind, name in names.items())
 
 
 def _check_batch(experiment: Experiment, info: DatasetInfo, devices: Sequence[Device]) -> None:
-    batch, count = experiment.batch, len(devices) * experiment.training.accumulate
+    nodes = experiment.nodes.count
+    batch, count = experiment.batch, len(devices) * nodes * experiment.training.accumulate
     if batch % count:
         near = f"{batch // count * count or count} or {(batch // count + 1) * count}"
         parts = f" x training.accumulate={experiment.training.accumulate}" if experiment.training.accumulate > 1 else ""
         raise DeviceError(
-            f"batch={batch} does not divide over {len(devices)} devices{parts}; use {near}, or another gpu.count"
+            f"batch={batch} does not divide over {len(devices) * nodes} devices{parts}; "
+            f"use {near}, or another gpu.count"
         )
     if batch > info.train_images:
         name = experiment.dataset.name
@@ -217,10 +251,12 @@ def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[
     """The engine and the devices: they depend on each other where both are `auto`."""
     gpu = experiment.gpu
     usable, reasons = _engines(experiment.engine, machine.registry, network)
+    if experiment.nodes.count > 1:
+        usable = _spanning(experiment, usable)
     if gpu.name in CPU_NAMES:
         return _on_cpu(usable, reasons, gpu.count, machine)
     if gpu.name != AUTO:
-        devices = _devices.take([d for d in machine.gpus if d.generation == gpu.name], gpu.name, gpu.count, machine.all)
+        devices = machine.take(gpu)
         return _engine_for(devices, usable, reasons), devices
     for generation in _newest_first(machine.gpus):
         members = [d for d in machine.gpus if d.generation == generation]
@@ -228,6 +264,17 @@ def _place(experiment: Experiment, machine: Machine, network: Network) -> tuple[
             if engine.refuses(members[0]) is None:
                 return part, _devices.take(members, generation, gpu.count, machine.all)
     return _on_cpu(usable, reasons, gpu.count, machine)
+
+
+def _spanning(experiment: Experiment, usable: Sequence[Candidate]) -> list[Candidate]:
+    """Those engines that train over several nodes."""
+    able: list[Candidate] = [(part, engine) for part, engine in usable if isinstance(engine, Spanning)]
+    if not able:
+        names, count = ", ".join(part.name for part, _ in usable), experiment.nodes.count
+        raise ConfigError(
+            f"nodes.count={count}: engine {names} trains on one machine only; use engine=torch, or nodes.count=1"
+        )
+    return able
 
 
 def _newest_first(gpus: Sequence[Device]) -> list[str]:

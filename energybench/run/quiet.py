@@ -119,9 +119,9 @@ class Quiet:
         return max((celsius for celsius in known if celsius is not None), default=None)
 
     def baseline(self) -> None:
-        """Idle just before the run; where nothing but an estimate reads the devices there is no idle to be seen.
+        """Waits for steady idle just before the run; where nothing but an estimate reads the devices there is none.
 
-        It is the last `baseline_s` seconds of a wait for steady power; what went before is the phase `settle`.
+        The baseline itself is what `measured` then makes of it.
         """
         window_s = self._measure.baseline_s
         if not (window_s and self._channels):
@@ -136,11 +136,14 @@ class Quiet:
             self._rest(span, min(end, time.monotonic() + max(window_s / CHECKS, MIN_CHECK_S)))
         if not steady:
             self._seen.flags.add("idle_not_idle")
-        self._cut(span, window_s)
-        self._monitor.soon()
 
-    def _cut(self, span: Span, window_s: float) -> None:
-        """Ends the baseline now; what is older than the window becomes `settle`."""
+    def measured(self) -> None:
+        """Ends the baseline now: its last `baseline_s` seconds are the idle; what is older becomes `settle`."""
+        window_s = self._measure.baseline_s
+        span = next((span for span in self._seen.spans if span.name == IDLE and span.end_ns is None), None)
+        if span is None:
+            return
+        self._monitor.soon()
         span.end_ns = time.monotonic_ns()
         start_ns = span.end_ns - round(window_s * 1e9)
         if start_ns - span.start_ns > MIN_CHECK_S * 1e9:

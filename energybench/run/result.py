@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from energybench.errors import DataError
+from energybench.node_options import FOLDER
 from energybench.run.strict import check
 from energybench.whole import whole
 
@@ -102,7 +104,8 @@ class Failure:
 
     Attributes:
         kind: "out_of_memory", "nan_loss", "killed", "crashed", "hung", "interrupted", "meter", "busy",
-            "disk", "quality", "config", "infeasible", "limit", ...
+            "disk", "quality", "config", "infeasible", "limit"; of several nodes "rendezvous" (they did not meet) and
+            "lost" (one has gone); ...
         message: one line for the user: what happened and what to do.
     """
 
@@ -232,8 +235,13 @@ def result_files(path: Path) -> Iterator[Path]:
         yield path
         return
     for found in sorted(path.rglob(RESULT_FILE)):
-        if not _COPIES & set(found.relative_to(path).parts):
+        if is_original(found.relative_to(path)):
             yield found
+
+
+def is_original(path: Path) -> bool:
+    """Whether a result.json below some folder is a run's own: no copy of MLflow's, nor that of a node but the first."""
+    return not any(part in _COPIES or re.fullmatch(rf"{FOLDER}\d+", part) for part in path.parts)
 
 
 _WRITTEN = ("phases", "metrics", "epochs", "tags", "provenance", "overrides", "tracking")

@@ -18,12 +18,15 @@ from energybench.devices import CPU
 from energybench.errors import EnergybenchError, LimitError, MeterError
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
-from energybench.power.monitor import Monitor
+from energybench.power.monitor import Monitor, Observed
+from energybench.power.named import prefixed
 from energybench.power.sampler import Sampler
+from energybench.power.series import Columns, Key
 from energybench.run import workers
 from energybench.run.attempts import goes_on
 from energybench.run.events import Event
-from energybench.run.metrics import CHECKPOINT, TRAIN
+from energybench.run.metrics import CHECKPOINT, IDLE, TRAIN
+from energybench.run.nodes import END, INTERRUPTED, REST, START, Alone, NodesError
 from energybench.run.observation import Observation, Span
 from energybench.run.preflight import Plan
 from energybench.run.quiet import Quiet, locked
@@ -78,6 +81,7 @@ class Supervisor:
         view: shows it.
         name: what the run is called.
         follows: whether another cell of the sweep ran before it.
+        nodes: the machines that train together.
         saved: called when the workers have saved a checkpoint.
     """
 
@@ -89,9 +93,11 @@ class Supervisor:
         *,
         name: str = "run",
         follows: bool = False,
+        nodes: Alone | None = None,
         saved: Callable[[Supervisor], None] = lambda supervisor: None,
     ) -> None:
         self._plan = plan
+        self._nodes = nodes or Alone()
         self._directory = directory
         self._view = view
         self._name = name
@@ -114,14 +120,22 @@ class Supervisor:
         with ExitStack() as stack:
             stack.callback(self.collect)
             try:
+                self._nodes.join(self._show_waiting)
                 self._open(stack)
                 self._quiet.cool(self._plan.meters[0].name, follows=self._follows)
+                self._together(REST)
                 self._quiet.baseline()
+                self._together(START)
+                self._quiet.measured()
                 self._train(stack)
-            except KeyboardInterrupt:
+                if self.seen.failure is None:
+                    self._together(END)
+            except KeyboardInterrupt as interrupt:
                 self._wind_down()
-                kept = f"interrupted; what was measured until then is kept{self._then()}"
-                self.seen.failure = Failure("interrupted", kept)
+                kept = f"{str(interrupt) or INTERRUPTED}; what was measured until then is kept{self._then()}"
+                self.seen.failure = Failure(INTERRUPTED, kept)
+            except NodesError as error:
+                self.seen.failure = error.failure
             except BusyError as error:
                 self.seen.failure = Failure("busy", str(error))
             except LimitError as error:
@@ -129,15 +143,22 @@ class Supervisor:
             except EnergybenchError as error:
                 self.seen.failure = Failure("meter" if isinstance(error, MeterError) else "error", str(error))
             finally:
+                self._nodes.tell(self.seen.failure)
                 workers.stop(self._workers)
+                self.seen.failure = self._nodes.verdict(self.seen.failure)
                 self.seen.end_ns = time.monotonic_ns()
         return self.seen
+
+    def _together(self, name: str) -> None:
+        """Waits for the other nodes."""
+        resting = [span for span in self.seen.spans if span.name == IDLE and span.end_ns is None]
+        self._nodes.together(name, self._show_waiting if not resting else lambda words: self._show(resting[0]))
 
     def _open(self, stack: ExitStack) -> None:
         """Opens the meters, has the devices to itself, and begins to read them."""
         try:
             for named in self._plan.meters:
-                self.sessions.append(named.open(self._plan.boards))
+                self.sessions.append(prefixed(named.open(self._plan.boards), self._nodes.prefix))
             self._lock(stack)
         except BaseException:
             for session in self.sessions:
@@ -197,8 +218,15 @@ class Supervisor:
     def collect(self) -> None:
         """Brings what meters told until now into what was seen."""
         self.seen.observed = self._monitor.observed()
-        for sampler in self._samplers:
-            self.seen.readings.update(sampler.columns())
+        self.seen.readings.update(self.readings())
+
+    def readings(self, since_ns: int | None = None) -> dict[Key, Columns]:
+        """What the meters told until now; with `since_ns` only from then on."""
+        return {key: one for sampler in self._samplers for key, one in sampler.columns(since_ns).items()}
+
+    def observed(self) -> list[Observed]:
+        """What was seen of the cards until now."""
+        return self._monitor.observed()
 
     def _experiment(self) -> Experiment:
         """What the workers are told: with `context_s` decided, and nothing of the tracking store."""
@@ -215,9 +243,13 @@ class Supervisor:
         experiment = self._experiment()
         self.seen.workers_ns = time.monotonic_ns()
         self._log = stack.enter_context((self._directory / EVENTS_FILE).open("w", encoding="utf-8"))
-        for rank, devices in enumerate(groups):
-            assignment = Assignment(experiment, tuple(devices), rank, len(groups), str(self._directory.absolute()))
-            environment = self._plan.engine.environment(devices)
+        first, world = self._nodes.ranks(len(groups))
+        where, nodes = str(self._directory.absolute()), self._nodes
+        for rank, devices in enumerate(groups, first):
+            assignment = Assignment(
+                experiment, tuple(devices), rank, world, where, meeting=nodes.meeting, checkpoint=nodes.checkpoint
+            )
+            environment = {**self._plan.engine.environment(devices), **nodes.environment()}
             self._workers.append(workers.start(assignment, self._directory, environment))
         for item in workers.follow(self._workers, TICK_S):
             if item is None:
@@ -236,7 +268,9 @@ class Supervisor:
         options = self._plan.experiment.checkpoint
         if not (options.when_stopped and self._workers):
             return
-        self._workers[0].process.terminate()
+        self._nodes.interrupted()
+        if self._workers[0].rank == 0:
+            self._workers[0].process.terminate()
         end_s = time.monotonic() + options.grace_s
         for item in workers.follow(self._workers, TICK_S):
             if item is not None and item[1] is not None:
@@ -297,6 +331,11 @@ class Supervisor:
         return (time.monotonic_ns() - self._heard_ns) / 1e9
 
     def _watch(self) -> None:
+        if (news := self._nodes.news()) is not None:
+            if news.kind == INTERRUPTED and self._workers[0].rank == 0:
+                raise KeyboardInterrupt  # of another node: what is to be saved is saved here
+            self.seen.failure = news
+            return
         if self._shared is not None and not self._shared.alone():
             self.seen.flags.add("shared_host")
         limit_s = self._measure.watchdog_s

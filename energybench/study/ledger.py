@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from energybench.errors import ConfigError, DataError
+from energybench.run import reserve
 from energybench.run.result import RESULT_FILE
-from energybench.whole import whole
+from energybench.whole import remove_partial, whole
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
@@ -33,6 +34,7 @@ class Sweep:
         keys: what identifies each of `cells` wherever it is asked for again.
         queue: the numbers of the cells that are to run now, in their order.
         going_on: those of them that go on from a checkpoint in their folder.
+        awaited: those of them that a cluster may have, or have brought to their end since.
     """
 
     sweep_id: str
@@ -42,6 +44,11 @@ class Sweep:
     keys: tuple[str, ...] = ()
     queue: tuple[int, ...] = field(default=())
     going_on: tuple[int, ...] = ()
+    awaited: tuple[int, ...] = ()
+
+    def key(self, number: int) -> str:
+        """What identifies the cell of a number; its number where the sweeper chooses the cells."""
+        return self.keys[number] if number < len(self.keys) else str(number)
 
     def write(self, directory: Path) -> None:
         """Into `directory`, whole or not at all."""
@@ -65,6 +72,7 @@ class Sweep:
                 keys=tuple(sweep.keys),
                 queue=tuple(sweep.queue),
                 going_on=tuple(sweep.going_on),
+                awaited=tuple(sweep.awaited),
             )
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path}: no sweep can be read from it: {error}; choose another folder") from error
@@ -136,6 +144,8 @@ def set_aside(directory: Path, number: int) -> None:
     folder = directory / str(number)
     if not folder.exists():
         return
+    reserve.free(folder)  # of a supervisor that was killed
+    remove_partial(folder)
     result = folder / RESULT_FILE
     if result.exists():
         result.rename(folder / SUPERSEDED_FILE)

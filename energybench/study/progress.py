@@ -16,6 +16,8 @@ from energybench.run.result import RESULT_FILE, Result
 from energybench.study.forecast import Forecaster
 
 DONE, FAILED, TO_RUN = "done", "failed", "to run"
+NO_RESULT = "no result yet"
+"""Of a cell that was handed to a cluster, which may have it still."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def task(plan: Plan, number: int | None, directory: Path, sweep_id: str) -> Task
     if folder is None or not folder.exists():
         return Task(plan, number, TO_RUN)
     if not (folder / RESULT_FILE).exists():
-        return Task(plan, number, TO_RUN, "cut short", goes_on=_goes_on(plan, folder))
+        return Task(plan, number, TO_RUN, "cut short" if plan.here else NO_RESULT, goes_on=_goes_on(plan, folder))
     try:
         result = Result.read(folder)
     except DataError as error:
@@ -83,8 +85,11 @@ def _judged(plan: Plan, number: int | None, folder: Path, result: Result) -> Tas
 
 
 def _changed(plan: Plan, result: Result) -> list[str]:
-    before = result.provenance.get("code")
-    return changes(before if isinstance(before, Mapping) else {}, plan.code)
+    code = result.provenance.get("code")
+    before, now = code if isinstance(code, Mapping) else {}, plan.code
+    if not plan.here:  # a part that was left to the node, as the meter is with meter=auto, is not known here
+        before = {key: value for key, value in before.items() if key in now}
+    return changes(before, now)
 
 
 @dataclass(frozen=True)

@@ -43,19 +43,18 @@ class Quantity:
         """The value; None where the run has none."""
         return result.metrics.get(self.name) if self.derive is None else self.derive(result)
 
-    def independent_u(self, result: Result) -> float:
-        """Standard uncertainty of the part that is other in every run; 0 for what no meter reads."""
-        return self._uncertainty(result, 0)
+    def uncertainties(self, result: Result) -> tuple[float, float]:
+        """Standard uncertainties, 0 for what no meter reads.
 
-    def common_u(self, result: Result) -> float:
-        """Standard uncertainty of the part that is the same in every run on one board; 0 for what no meter reads."""
-        return self._uncertainty(result, 1)
-
-    def _uncertainty(self, result: Result, part: int) -> float:
+        Returns:
+            (independent, common): the part that is other in every run, and the one that is the same in every run on
+            one board.
+        """
         value = self.of(result) if self.energy_power else None
         if value is None:
-            return 0.0
-        return abs(value) * _energy_uncertainty(result, self.name)[part] * abs(self.energy_power)
+            return 0.0, 0.0
+        independent, common = _energy_uncertainty(result, self.name)
+        return abs(value) * independent * abs(self.energy_power), abs(value) * common * abs(self.energy_power)
 
 
 def _energy_uncertainty(result: Result, name: str) -> tuple[float, float]:

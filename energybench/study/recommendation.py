@@ -180,7 +180,8 @@ def _alternatives(decision: Decision) -> Iterator[str]:
     yield "Cannot be told apart from it:"
     found = {repeat.setting: repeat for repeat in decision.repeats}
     for setting in decision.tied[:MOST]:
-        yield f"  {setting.label}: {_ratio(found[setting.label].ratio, decision)}; {_advice(found[setting.label])}"
+        repeat = found[setting.label]
+        yield f"  {setting.label}: {_ratio(setting, repeat.ratio, decision)}; {_advice(repeat)}"
     if len(decision.tied) > MOST:
         yield f"  and {len(decision.tied) - MOST} more"
 
@@ -189,11 +190,19 @@ MOST = 8
 """Alternatives that are spelt out."""
 
 
-def _ratio(ratio: Ratio, decision: Decision) -> str:
+def _ratio(setting: Setting, ratio: Ratio, decision: Decision) -> str:
+    """How a setting that is not told apart compares with the chosen one, and why it is not where the ratio says so."""
     criterion = decision.question.criterion
     if criterion == "time":
-        return faster_or_slower(ratio)
-    return less_or_more(ratio, {"energy": "energy", "edp": "EDP", "ed2p": "ED²P"}[criterion])
+        said = faster_or_slower(ratio)
+    else:
+        said = less_or_more(ratio, {"energy": "energy", "edp": "EDP", "ed2p": "ED²P"}[criterion])
+    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
+        return said
+    assert decision.chosen is not None
+    mine, best = setting.estimates[criterion], decision.chosen.estimates[criterion]
+    overlap = abs(mine.mean - best.mean) <= (mine.half_width or 0.0) + (best.half_width or 0.0)
+    return f"{said}, yet {'their intervals overlap' if overlap else 'not certain among so many settings'}"
 
 
 def _advice(repeat: Repeats) -> str:
@@ -232,9 +241,7 @@ def more_runs(decision: Decision) -> list[tuple[Row, int]]:
 
 def command(row: Row, runs: int) -> str:
     """What to type behind `energybench` for so many more runs of a setting: its overrides, and seeds it has not had."""
-    kept = [
-        text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep.", "experiment="))
-    ]
+    kept = [text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep."))]
     had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
     first = max(had, default=-1) + 1
     seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"

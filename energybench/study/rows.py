@@ -22,6 +22,9 @@ BESIDE = ("seed", "quality", "checkpoint")
 TOLD = ("device", "generation", "engine")
 """Tags that are factors too: what `auto` has found."""
 
+UNTOLD = ("seed", "experiment")
+"""Words of a command line that are in no label: repeats are one row, an experiment is the settings that it makes."""
+
 PLAIN = ("model.name", "dataset.name", "device", "gpu.count", "batch", "precision", "engine")
 """What names a setting first, where the command line's own words are not known."""
 
@@ -79,11 +82,11 @@ class Row:
         having = [(result, value) for result in self.finished if (value := asked.of(result)) is not None]
         if not having:
             return None
-        commons = [asked.common_u(result) for result, _ in having]
+        independent, common = zip(*(asked.uncertainties(result) for result, _ in having), strict=True)
         return Sample(
             values=tuple(value for _, value in having),
-            independent_u=tuple(asked.independent_u(result) for result, _ in having),
-            common_u=max(commons),
+            independent_u=independent,
+            common_u=max(common),
             boards=self.boards,
         )
 
@@ -136,21 +139,27 @@ def _factors(result: Result) -> dict[str, str]:
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """'batch=64' for each: the overrides that differ between the rows, the seed left out."""
-    given = [dict(text.partition("=")[::2] for text in result.overrides) for result in results]
-    keys = dict.fromkeys(key for overrides in given for key in overrides if key != "seed")
-    differing = [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
-    labels = [" ".join(f"{key}={overrides.get(key, '-')}" for key in differing) for overrides in given]
+    """'batch=64' for each: what the command lines' own words decide and differs between the rows, the seed left out."""
+    given = [dict(text.lstrip("+").partition("=")[::2] for text in result.overrides) for result in results]
+    found = [_factors(result) for result in results]
+    keys = dict.fromkeys(key for overrides in given for key in overrides if key not in UNTOLD)
+    values = {key: [_value(key, *row) for row in zip(found, given, strict=True)] for key in keys}
+    differing = [key for key, row_by_row in values.items() if len(set(row_by_row)) > 1]
+    labels = [" ".join(f"{key}={values[key][index]}" for key in differing) for index in range(len(results))]
     if differing and len(set(labels)) == len(labels):
         return labels
     if len(results) == 1:
         return [run_name(results[0].config, results[0].overrides)]
-    return _by_factors(results, labels if differing else [""] * len(results))
+    return _by_factors(found, labels, results)
 
 
-def _by_factors(results: Sequence[Result], begun: Sequence[str]) -> list[str]:
+def _value(key: str, factors: Mapping[str, str], given: Mapping[str, str]) -> str:
+    """What the configuration holds under a key of the command line, which need not have been given for this run."""
+    return factors.get(key) or factors.get(f"{key}.name") or given.get(key, "-")
+
+
+def _by_factors(found: Sequence[Mapping[str, str]], begun: Sequence[str], results: Sequence[Result]) -> list[str]:
     """Adds to each label the factors that are needed to tell it from the others: the plainest first."""
-    found = [_factors(result) for result in results]
     keys = dict.fromkeys([*PLAIN, *(key for factors in found for key in factors)])
     labels = list(begun)
     for key in keys:

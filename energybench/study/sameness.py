@@ -16,6 +16,8 @@ BESIDE = frozenset({"tracking", "sweep", "rerun"})
 
 BESIDE_IN_MEASURE = frozenset({"lock", "watchdog_s"})
 
+DECISIVE_OF_NODES = frozenset({"count"})
+
 
 def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
     """What of a configuration decides what happens in a run, but for the keys `without`."""
@@ -23,6 +25,11 @@ def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[s
     measure = kept.get("measure")
     if isinstance(measure, Mapping):
         kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+    nodes = kept.pop("nodes", None)
+    if (
+        isinstance(nodes, Mapping) and nodes.get("count", 1) != 1
+    ):  # of one it says nothing, as before there were several
+        kept["nodes"] = {key: value for key, value in nodes.items() if key in DECISIVE_OF_NODES}
     return kept
 
 

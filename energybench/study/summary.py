@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from energybench.run.result import Result
 from energybench.study.quantities import quantity
-from energybench.study.rows import Row, rows
+from energybench.study.rows import Row, natural, rows
 from energybench.study.separation import in_question
 from energybench.study.words import plus_minus
 
@@ -80,10 +80,17 @@ def table(results: Sequence[Result]) -> Table:
         drawn.add_column(title, justify="right", no_wrap=True)
     drawn.add_column("runs", justify="right")
     drawn.add_column("quality")
-    for row in made:
+    for row in _ordered(made):
         cells = [_cell(row, metric, form, winners.get(metric) is row) for metric, _, form in COLUMNS]
         drawn.add_row(row.label, *cells, _runs(row), _quality(row))
     return drawn
+
+
+def _ordered(made: Sequence[Row]) -> Sequence[Row]:
+    """As the command line has them; those of a shuffled sweep by their labels, as people sort them."""
+    sections = [result.config.get("sweep") for row in made for result in row.results]
+    shuffled = any(isinstance(one, Mapping) and one.get("shuffle") is not None for one in sections)
+    return sorted(made, key=lambda row: natural(row.label)) if shuffled else made
 
 
 DETAILS: tuple[tuple[str, str, str], ...] = (
@@ -157,7 +164,7 @@ def _quality(row: Row) -> str:
         result.tags.get("quality", "") if result.failure is None else f"{result.status}: {result.failure.kind}"
         for result in row.results
     ]
-    return ", ".join(dict.fromkeys(filter(None, words)))
+    return ", ".join(sorted(set(filter(None, words)), key=lambda word: (word != "ok", word)))
 
 
 def verdict(results: Sequence[Result]) -> list[str]:

@@ -124,9 +124,24 @@ def _moment(milliseconds: int | None) -> str:
 
 
 def unflatten(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The inverse of `record.flatten`: {"model.name": "lenet", "batch": "64"} -> {"model": {...}, "batch": 64}."""
+    """The inverse of `record.flatten`: {"model.name": "lenet", "batch": "64"} -> {"model": {...}, "batch": 64}.
+
+    Repeats, which differ in their seed alone, share what lies below the first level: change none of it.
+    """
+    seed = parameters.get(_SEED)
+    if seed is None:
+        return dict(_tree(tuple(parameters.items())))
+    shared = _tree(tuple((key, "" if key == _SEED else text) for key, text in parameters.items()))
+    return {**shared, _SEED: _scalar(seed)}
+
+
+_SEED = "seed"
+
+
+@lru_cache(maxsize=1024)
+def _tree(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for key, text in parameters.items():
+    for key, text in parameters:
         node = tree
         sections, last = _path(key)
         for section in sections:

@@ -116,7 +116,7 @@ def run_name(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
     words = [str(model.get("name", "")) if isinstance(model, Mapping) else str(model or "")]
     if "batch" in config:
         words.append(f"batch={config['batch']}")
-    hidden = ("model=", "batch=", "experiment=", "tracking", "hydra", "~")
+    hidden = ("model=", "batch=", "experiment=", "tracking", "hydra", "~", "nodes.rank=", "nodes.rendezvous=")
     words += [word for word in (override.lstrip("+") for override in overrides) if not word.startswith(hidden)]
     return redact(_cut(" ".join(filter(None, words)), _MAX_NAME)) or "run"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +17,9 @@ from urllib.parse import quote
 from energybench.availability import Availability
 from energybench.credentials import URI_VARIABLE, complete, redact, without_password
 from energybench.errors import TrackingError
+
+DEFAULT_ARTIFACTS = "./mlruns"
+"""MLflow's own, of its experiment "Default", in which nothing of ours is recorded."""
 
 REMEDY = "run pip install 'energybench[mlflow]', or set tracking=none"
 
@@ -125,6 +129,28 @@ def load(uri: str) -> Any:
         mlflow = importlib.import_module("mlflow")
         importlib.import_module("mlflow.entities")
     return mlflow
+
+
+def create(uri: str) -> None:
+    """Makes a local SQLite store that is not there, whole or not at all; call it within `tracking_errors`.
+
+    MLflow makes its tables one by one, which takes seconds. A process that is killed meanwhile would leave a file that
+    nobody can open again, so they are made in another one, which whoever comes next takes over.
+    """
+    path = sqlite_path(uri)
+    if path is None or path.exists():
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another that makes it now is waited for
+        if path.exists():
+            partial.unlink(missing_ok=True)  # where it was renamed before this one was opened
+            return
+        file.truncate(0)
+        path.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
+        sql = importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        sql.SqlAlchemyStore(f"sqlite:///{partial}", DEFAULT_ARTIFACTS).engine.dispose()
+        partial.rename(path)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from energybench.run.result import RESULT_FILE, Result, Status
 from energybench.tracking import record, view
 from energybench.tracking.folder import locked, staged, sweep_folder
 from energybench.tracking.record import CELL_TAG, COMPLETE_TAG, PARENT_TAG, RUN_TAG, SUPERSEDED_TAG, SWEEP_TAG
-from energybench.tracking.store import artifact_location, load, tracking_errors
+from energybench.tracking.store import artifact_location, create, load, tracking_errors
 
 # One call takes 1000 values in all, of which 100 parameters and 100 tags.
 _METRICS, _PARAMETERS, _TAGS = 800, 100, 100
@@ -39,6 +39,7 @@ class MlflowTracker:
         self.experiment = experiment
         self._mlflow = load(uri)
         with tracking_errors(uri, f"open experiment {experiment!r}"):
+            create(uri)
             self._client = self._mlflow.MlflowClient(tracking_uri=uri)
             self._experiment_id = self._open_experiment()
 
@@ -71,7 +72,14 @@ class MlflowTracker:
             self._log(self._client.get_run(run_id), texts, record.flatten(params or {}), [])
         return run_id
 
-    def begin(self, run_id: str, name: str, parent: str | None = None, cell: str | None = None) -> str:
+    def begin(
+        self,
+        run_id: str,
+        name: str,
+        parent: str | None = None,
+        cell: str | None = None,
+        started_at: str | None = None,
+    ) -> str:
         """Creates the MLflow run of a run that starts now, or attaches to MLFLOW_RUN_ID.
 
         A run of the same cell that was begun and whose process died before it recorded anything is taken over; one that
@@ -82,6 +90,7 @@ class MlflowTracker:
             name: what the run is called, see `run_name`.
             parent: what `begin_sweep` returned; None outside a sweep.
             cell: identifies the cell within the sweep; None where it is none that may be run again.
+            started_at: when it was started, ISO 8601; None: now.
 
         Returns:
             The MLflow run id, for `finish` and `Result.tracking`.
@@ -90,11 +99,12 @@ class MlflowTracker:
         with tracking_errors(self.uri, "begin the run"):
             if parent is None:
                 return self._attach_or_create(texts)
+            start_ms = None if started_at is None else record.millis(started_at)
             if cell is None:
-                return self._create(texts, parent)
-            return self._begin_cell(texts | {CELL_TAG: cell}, parent)
+                return self._create(texts, parent, start_ms)
+            return self._begin_cell(texts | {CELL_TAG: cell}, parent, start_ms)
 
-    def _begin_cell(self, tags: dict[str, str], parent: str) -> str:
+    def _begin_cell(self, tags: dict[str, str], parent: str, start_ms: int | None) -> str:
         begun = None
         for run in self._below(parent, f"tags.`{CELL_TAG}` = '{tags[CELL_TAG]}'"):
             if run.data.tags.get(COMPLETE_TAG) != "true":
@@ -102,7 +112,7 @@ class MlflowTracker:
             elif SUPERSEDED_TAG not in run.data.tags:
                 self._client.set_tag(run.info.run_id, SUPERSEDED_TAG, "true")
         if begun is None:
-            return self._create(tags, parent)
+            return self._create(tags, parent, start_ms)
         self._client.update_run(begun.info.run_id, status="RUNNING")
         self._log(begun, tags, {}, [])
         return str(begun.info.run_id)

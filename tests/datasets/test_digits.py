@@ -98,7 +98,7 @@ def test_it_is_there():
 
 
 def test_channels_that_do_not_fit_are_refused():
-    from energybench.arrays import fit_images
+    from energybench.resizing import fit_images
 
     with pytest.raises(DataError, match="'photos' has 3 channels and the network takes 1"):
         fit_images(np.zeros((2, 3, 8, 8), np.float32), (1, 8, 8), "photos")

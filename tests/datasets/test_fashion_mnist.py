@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import yaml
 
-from energybench.arrays import epoch_order, fit_images
+from energybench.arrays import epoch_order
 from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
-from energybench.images import ImageDataset, Normalisation, resize
+from energybench.images import ImageDataset, Normalisation
+from energybench.resizing import fit_images, resize
 from energybench_plugins.datasets import download, fashion_mnist, idx
 from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
 

@@ -99,6 +99,31 @@ def test_fp16_leaves_out_a_step_that_overflows_and_lowers_its_scale():
     assert float(after["scaler/scale"]) < (65536.0 if scale is None else float(scale))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_passes_on_a_copy_of_the_weights_in_half_make_the_step_of_casts(optimizer):
+    engine, recipe = {"name": "torch", "half_weights": True}, {"training": {"optimizer": optimizer}}
+    networks = ({"model": {"name": "lenet"}}, {"model": {"name": "resnetim", "input_size": 32}, "batch": 8})
+    for network in networks:
+        sections = {"precision": "bf16", **recipe, **network}
+        copied, cast = trainer_of(engine=engine, **sections), trainer_of(**sections)
+        shape = {} if network is networks[0] else {"size": 8, "shape": (3, 32, 32)}
+        for trainer in (copied, cast):
+            step(trainer, batches(3, **shape), lr=0.003)
+        assert_near(parameters(copied), parameters(cast), 1e-5)
+        assert copied.state().keys() == cast.state().keys()
+        assert copied.environment()["half_weights"] == "yes"
+
+
+def test_what_is_put_back_reaches_the_copy_in_half():
+    engine = {"name": "torch", "half_weights": True}
+    first, other = (trainer_of(engine=engine, precision="bf16", seed=seed) for seed in (0, 1))
+    step(first, batches(2))
+    other.restore(first.state())
+    for trainer in (first, other):
+        step(trainer, batches(2))
+    assert_near(parameters(other), parameters(first), 1e-6)
+
+
 @pytest.fixture
 def uncompiled():
     """torch.compile without its compiler, which takes minutes on a CPU; the tests on a GPU compile."""
@@ -173,6 +198,7 @@ def test_a_step_of_the_cpu_allocates_no_new_gradients_for_the_batch():
         ({"compile": "fast"}, "engine.compile=fast: give one of none, default"),
         ({"compile": "max-autotune", "graph": True}, "records CUDA graphs of its own"),
         ({"bucket_mb": 0}, "engine.bucket_mb=0"),
+        ({"compile_options": {"max_autotune": True}}, "engine.compile_options: max_autotune of what is not compiled"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, words):
@@ -187,11 +213,47 @@ def test_options_that_mean_nothing_are_refused(options, words):
         ({}, {"precision": "bf16"}, PASCAL, "precision=bf16: TITAN X has compute capability 6.1, and it takes 8.0"),
         ({"graph": True}, {}, cpu_device(), "CUDA graphs are for GPUs"),
         ({"graph": True, "fused": False}, {}, HOPPER, "engine.fused=false: sgd then reads its learning rate"),
+        ({"half_weights": True}, {}, HOPPER, "engine.half_weights=true: precision=fp32 has none"),
+        (
+            {"half_weights": True},
+            {"precision": "bf16", "training": {"accumulate": 2}},
+            HOPPER,
+            "training.accumulate=2 parts would be added up in bf16",
+        ),
     ],
 )
 def test_what_the_device_cannot_do_is_refused(options, sections, device, words):
     with pytest.raises(ConfigError, match=words):
         TorchEngine(TorchOptions(**options)).validate(experiment(**sections), [device])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"coordinate_tuning": True}, "engine.compile_options.coordinate_tuning: torch .* has no such option"),
+        ({"max_autotune": "yes"}, "engine.compile_options.max_autotune=yes: give a value of type bool, as False"),
+    ],
+)
+def test_the_compiler_s_options_are_checked_before_it_works(options, words):
+    with pytest.raises(ConfigError, match=words):
+        trainer_of(engine={"name": "torch", "compile": "default", "compile_options": options})
+
+
+def test_the_compiler_s_options_go_on_top_of_its_mode(monkeypatch):
+    given = {}
+    monkeypatch.setattr(torch, "compile", lambda module, **options: given.update(options) or module)
+    mode = "max-autotune-no-cudagraphs"
+    trainer_of(engine={"name": "torch", "compile": mode, "compile_options": {"max_autotune_pointwise": True}})
+    known = torch._inductor.list_mode_options(mode)
+    assert known
+    assert given == {"options": {**known, "max_autotune_pointwise": True}, "dynamic": False}
+
+
+@pytest.mark.parametrize("tries", [True, False])
+def test_whether_cudnn_tries_its_ways_is_an_option(tries, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tries)
+    trainer_of(engine={"name": "torch", "cudnn_benchmark": tries})
+    assert torch.backends.cudnn.benchmark == tries
 
 
 def test_choices_left_open_follow_the_device_and_the_precision():

@@ -36,8 +36,8 @@ CNN2D = {"model": {"name": "cnn2d"}, "dataset": {"name": "synthetic", "classes":
 SHAPE = {"size": 16, "shape": (50, 60, 60), "classes": 155}
 
 
-def on_gpu(graph=True, compile="none", **sections):
-    engine = {"name": "torch", "graph": graph, "compile": compile}
+def on_gpu(graph=True, compile="none", half=False, **sections):
+    engine = {"name": "torch", "graph": graph, "compile": compile, "half_weights": half}
     trainer = trainer_of(gpu(), **{"engine": engine, **sections})
     shape = SHAPE if sections.get("model") else {}
     names = list(prepare(trainer, **shape))
@@ -56,6 +56,14 @@ def test_a_recorded_step_is_the_step(optimizer, accumulate):
         step(trainer, batches(5), lr=0.001)
     assert_near(parameters(recorded), parameters(eager), 1e-3)
     assert recorded.take_loss() == pytest.approx(eager.take_loss(), rel=1e-3)
+
+
+@pytest.mark.parametrize("compile", ["none", "default"])
+def test_recorded_passes_on_a_copy_of_the_weights_in_half_make_the_step_of_casts(compile):
+    copied, cast = (on_gpu(precision="bf16", half=half, compile=compile) for half in (True, False))
+    for trainer in (copied, cast):
+        step(trainer, batches(5), lr=0.003)
+    assert_near(parameters(copied), parameters(cast), 1e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])

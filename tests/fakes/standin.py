@@ -113,6 +113,9 @@ class StandinEngine:
     def environment(self, devices):
         return {"STANDIN_VISIBLE_DEVICES": ",".join(device.uuid for device in devices)}
 
+    def spanning(self, interface):
+        return {"STANDIN_INTERFACE": interface}
+
     def trainer(self, task):
         return StandinTrainer(task, self.options)
 
@@ -170,6 +173,8 @@ class StandinTrainer:
         return {
             "engine": "standin 1.0",
             "visible": os.environ["STANDIN_VISIBLE_DEVICES"],
+            "interface": os.environ.get("STANDIN_INTERFACE", ""),
+            "meeting": self.task.meeting or "",
             "cuda": os.environ["CUDA_DEVICE_ORDER"] + " " + os.environ["CUDA_VISIBLE_DEVICES"],
         }
 

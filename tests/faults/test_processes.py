@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from conftest import PATIENCE_S, SIGKILL, SIGTERM, files, said, until, worker_of
 from standin_runs import planned
 from views import Silent
 
+from energybench.run.attempts import earlier
 from energybench.run.checkpoint import load
 from energybench.run.execute import Place, execute
 from energybench.run.result import Result
@@ -76,6 +79,23 @@ def test_the_supervisor_is_killed(tmp_path, start, ended, row):
     )
 
 
+@pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize("begun", [False, True])
+def test_killed_before_it_went_on_it_loses_nothing_of_before(tmp_path, begun):
+    """What an earlier attempt took is known though a later one was killed before it could say anything."""
+    options = {"checkpoint": {"every_epochs": 1, "resume": "auto"}, "epochs": 3, "at_step": 12}
+    first = execute(planned(mode="sigkill", **options), Place(tmp_path), Silent())
+    earlier(tmp_path)  # the next has put its files away, and is killed: before its workers are, or after
+    if begun:
+        (tmp_path / "events.jsonl").touch()
+    done = execute(planned(**options), Place(tmp_path), Silent())
+    assert done.status == "finished"
+    assert [attempt.run_id for attempt in done.attempts] == [first.run_id, *[""] * begun]
+    own_j = sum(phase.channels["gpu.2"].energy_j for phase in done.phases if phase.name == "train")
+    assert done.metrics["energy_j"] == pytest.approx(first.metrics["energy_j"] + own_j)
+    assert ("cut_attempt" in done.tags["quality"]) == begun
+
+
 def test_a_scheduler_takes_the_machine(tmp_path, start, ended, row):
     words = [*HERE, "budget.epochs=3", "dataset.images=400"]
     process = start(*words)
@@ -127,6 +147,69 @@ def test_a_sweep_goes_on_within_its_cell(tmp_path, start, ended):
     first, second = (Result.read(tmp_path / "mine" / number) for number in "01")
     assert (len(first.attempts), len(second.attempts)) == (1, 0)
     assert first.metrics["images"] == second.metrics["images"] == 1600
+
+
+RANKS = ["gpu=cpu", "gpu.count=2", "engine=torch", "meter=scripted", "meter.kind=cpu", "dataset=digits", "batch=64"]
+RANKS += ["tracking=none", "measure.baseline_s=0", "measure.warmup_steps=1", "measure.validate=false", *HERE]
+
+
+@pytest.mark.torch
+def test_a_scheduler_takes_the_machine_from_two_ranks(tmp_path, start, ended, row):
+    """First the supervisor alone is told; then all of its processes, as some schedulers do it."""
+    pytest.importorskip("torch")
+    mine, trained = tmp_path / "mine", 0.0
+    events = mine / "events.jsonl"
+    for everyone in (False, True):
+        process = start("budget.epochs=1000", command=RANKS)
+        if everyone:
+            until((mine / "attempt-1" / "attempt.json").exists)  # what the first left is out of the way
+        until(lambda: events.exists() and events.read_text().count('"phase": "train"') >= 6)  # in the second epoch
+        tree = psutil.Process(process.pid).children(recursive=True) if everyone else []
+        for one in [process, *tree]:
+            one.send_signal(SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, "Traceback" in err) == (130, False)
+        result = Result.read(mine)
+        assert (result.status, len(result.attempts)) == ("interrupted", int(everyone))
+        kept, (_, progress) = files(mine), load(mine / "checkpoint.npz")
+        trained += sum(phase.values["steps"] for phase in result.phases if phase.name == "train")
+        assert progress.steps == trained  # one checkpoint, of what both have made
+    code, _ = ended(f"budget.steps={progress.steps + 30}", "budget.epochs=null", command=RANKS)
+    done = Result.read(mine)
+    assert (code, done.status, len(done.attempts)) == (0, "finished", 2)
+    parts = [phase for attempt in done.attempts for phase in attempt.phases] + list(done.phases)
+    trainings = [phase for phase in parts if phase.name == "train"]
+    assert sum(phase.values["steps"] for phase in trainings) == progress.steps + 30
+    assert done.metrics["energy_j"] == pytest.approx(sum(p.channels["cpu.0"].energy_j for p in trainings))
+    assert "cut_attempt" not in done.tags["quality"]
+    row(
+        "SIGTERM to a run of two ranks",
+        result.failure.message,
+        f"{kept}; status {result.status}, the energy until then; one checkpoint, by the first rank",
+        "with the next step, whether the supervisor alone was told or all of its processes; the joules are added up",
+    )
+
+
+def test_two_sweeps_on_one_card(tmp_path, start, row):
+    """Each waits for the other to let the card go; their trainings never overlap."""
+    words = ["-m", "seed=0,1", "budget.epochs=1", "dataset.images=1200", "measure.lock=wait"]
+    sweeps = [start(*words, "hydra.sweep.dir=one")]
+    until(said, tmp_path / "one", '"train"')
+    sweeps.append(start(*words, "hydra.sweep.dir=two"))
+    outputs = [process.communicate(timeout=PATIENCE_S) for process in sweeps]
+    assert [process.returncode for process in sweeps] == [0, 0], outputs
+    results = [Result.read(path.parent) for path in tmp_path.rglob("result.json")]
+    spans = sorted((p.start_ns, p.end_ns) for result in results for p in result.phases if p.name == "train")
+    assert len(spans) == 4
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert {result.tags["quality"] for result in results} == {"ok"}
+    waited = next(line for out, _ in outputs for line in out.splitlines() if "waiting" in line)
+    row(
+        "two sweeps at once on one card",
+        re.sub(r".*(waiting.*)", r"\1", waited),
+        "everything of both: their trainings never overlap",
+        "nothing is to be done: both have finished",
+    )
 
 
 def test_two_commands_on_one_card(tmp_path, start, ended, row):

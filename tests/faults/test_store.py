@@ -64,6 +64,40 @@ def test_it_is_locked_by_another_program(ended, locked, tmp_path, row):
     row("tracking store locked", warning(said), f"{kept}; the run is not touched", "sync delivers it, exactly once")
 
 
+CREATING = """
+import os, signal, sys
+import sqlalchemy
+from energybench.tracking import MlflowTracker
+
+made = []
+
+@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "before_cursor_execute")
+def before(connection, cursor, statement, *rest):
+    made.append("CREATE TABLE" in statement)
+    if sum(made) == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowTracker(sys.argv[1], "energybench")
+"""
+
+
+def test_whoever_makes_it_is_killed(ended, tmp_path, row):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    killed = subprocess.run([sys.executable, "-c", CREATING, uri], cwd=tmp_path)
+    assert killed.returncode == -9
+    half = {path.name for path in tmp_path.iterdir()}
+    assert "mlflow.db.partial" in half and "mlflow.db" not in half
+    code, said = ended(*WORDS)
+    assert (code, "warning" in said) == (0, False)
+    assert delivered(tmp_path) == [0, 0]
+    row(
+        "killed while the tracking store is made",
+        "nothing: it is dead",
+        "half a store beside, as mlflow.db.partial",
+        "the store is made in its place, and every run is recorded",
+    )
+
+
 def test_it_is_damaged(ended, tmp_path, row):
     (tmp_path / "mlflow.db").write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 64)
     code, said = ended(*WORDS)

@@ -111,6 +111,70 @@ def test_any_file(tmp_path_factory, group, content):
     accept_or_refuse("--config-dir", str(folder.parent), f"{group}=mine")
 
 
+def _times(first, then, levels=9):
+    """Lines of which each stands for several of the one before."""
+    lines = [f"a{level}: &a{level} {then(f'*a{level - 1}')}" for level in range(1, levels + 1)]
+    return "\n".join([f"a0: &a0 {first}", *lines]).encode()
+
+
+BOMBS = {
+    "lists of lists": (_times("[1]", lambda last: f"[{','.join([last] * 9)}]"), "10,000 values"),
+    "maps of maps": (
+        _times("{x: 1}", lambda last: f"{{{','.join(f'k{n}: {last}' for n in range(9))}}}"),
+        "10,000 values",
+    ),
+    "merged maps": (_times("{x: 1}", lambda last: f"\n  <<: [{','.join([last] * 9)}]"), "10,000 values"),
+    "itself": (b"a: &a [*a]\nname: lenet\n", "stands within"),
+    "deep lists": (b"a: " + b"[" * 20_000 + b"]" * 20_000, "40 levels"),
+    "deep maps": (b"\n".join(b" " * level + b"a:" for level in range(600)), "40 levels"),
+    "a long number": (b"name: lenet\nchannels: 0x" + b"f" * 100_000, "100,002 characters"),
+    "a number of base 60": (b"name: lenet\nchannels: 1" + b":59" * 50_000, "150,001 characters"),
+    "a larger number than counts": (b"name: lenet\nchannels: " + b"9" * 4000, "13,288 bits"),
+    "a long file": (b"#" * 10_000_000, "10,000,000 bytes"),
+    "no text": (b"name: l\xe9net\n", "UTF-8"),
+    "two bytes a character": ("name: lenet\n".encode("utf-16"), "UTF-8"),
+    "a NUL": (b"name: le\x00net\n", "special characters"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_file_that_would_fill_the_memory(tmp_path, bomb):
+    content, said = BOMBS[bomb]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as refused:
+        cells.read(cells.arguments(["--config-dir", str(tmp_path), "model=mine"]), REGISTRY)
+    assert "\n" not in str(refused.value)
+
+
+def test_interpolations_that_would_never_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "LONGEST_S", 1.0)
+    lines = [f"a{level}: ${{.a{level + 1}}}${{.a{level + 1}}}" for level in range(40)]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("\n".join([*lines, "a40: x", "name: lenet"]))
+    with pytest.raises(ConfigError, match="took more than 1 s"):
+        cells.read(cells.arguments(["--config-dir", str(tmp_path), "model=mine"]), REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    {
+        ("+model.x=" + "[" * 3000 + "]" * 3000,): "nested too deeply",
+        ("batch=" + "9" * 5000,): "is no override",
+        ("batch=" + "9" * 400,): "1,329 bits",
+        ("gpu=cpu", "gpu.count=4000000000"): "from 1 to 1024",
+        ("-m", "seed=range(0,1000000000)"): "100,000 cells",
+        ("-m", "seed=shuffle(range(0,1000000000))"): "100,000 cells",
+        ("-m", "training.lr=range(0,1,1e-30)"): "100,000 cells",
+        ("-m", "seed=range(0,3000)", "batch=range(1,3000)"): "100,000 cells",
+    }.items(),
+)
+def test_a_command_line_that_asks_for_too_much(words, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        cells.read(cells.arguments(list(words)), REGISTRY)
+    assert len(str(refused.value)) < 1000
+
+
 def test_no_file_of_ours_names_code_but_hydras():
     for path in CONF.rglob("*.yaml"):
         if path.relative_to(CONF).parts[0] != "hydra":

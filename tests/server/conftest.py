@@ -1,109 +1,23 @@
-"""The tracking server of mlflow/compose.yaml without containers: a real PostgreSQL and the same mlflow/server.sh."""
+"""The tracking server of a group, as it stands in mlflow/, for the tests of this folder."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "mlflow" / "server.sh"
-PASSWORD = "p/w@rd-of-admin"
-PATIENCE_S = 180.0
-
-
-def programs():
-    """The folder of PostgreSQL's programs: Debian keeps them off PATH."""
-    found = shutil.which("initdb") or next(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
-    return Path(found).resolve().parent if found else None
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+import tracking_server
 
 
 @pytest.fixture(scope="session")
 def database():
-    """A PostgreSQL of its own with the databases mlflow and auth: the environment by which libpq finds it."""
-    folder = programs()
-    if folder is None:
-        pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    pytest.importorskip("psycopg2", reason="needs psycopg2 (pip install psycopg2-binary)")
-    pytest.importorskip("flask_wtf", reason="needs Flask-WTF (pip install 'mlflow[auth]')")
-    where = Path(tempfile.mkdtemp(prefix="energybench-pg-"))  # pytest's own folders are private to root
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-    if as_user:
-        shutil.chown(where, "postgres")
-
-    def call(*words):
-        done = subprocess.run([*as_user, *words], capture_output=True, text=True, cwd=where)
-        assert done.returncode == 0, done.stderr + done.stdout
-
-    port, data = str(free_port()), str(where / "data")
-    (where / "password").write_text("s3cr3t")
-    if as_user:
-        shutil.chown(where / "password", "postgres")
-    login = ["-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={where}/password"]
-    call(folder / "initdb", "-D", data, *login, "--no-sync")
-    options = f"-p {port} -h 127.0.0.1 -k {where} -c fsync=off"
-    call(folder / "pg_ctl", "-D", data, "-l", str(where / "log"), "-o", options, "-w", "start")
-    environment = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "mlflow", "PGPASSWORD": "s3cr3t"}
-    try:
-        for name in ("mlflow", "auth"):
-            subprocess.run([folder / "createdb", name], env={**os.environ, **environment}, check=True)
+    """A PostgreSQL of its own: the environment by which libpq finds it."""
+    if reason := tracking_server.missing():
+        pytest.skip(reason)
+    with tracking_server.database() as environment:
         yield environment
-    finally:
-        call(folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(where)
-
-
-class Server:
-    """The server, which can be taken away and comes back at the same address."""
-
-    def __init__(self, database, folder):
-        self.port, self.folder = free_port(), folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.environment = {
-            **os.environ, **database,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "k" * 32,
-            "ARTIFACTS": str(folder / "artifacts"), "PORT": str(self.port),
-        }  # fmt: skip
-        self.process = None
-
-    def start(self):
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["sh", SCRIPT], env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                    return self
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError((self.folder / "server.log").read_text()[-3000:])
-
-    def stop(self):
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
 def server(database, tmp_path_factory):
-    one = Server(database, tmp_path_factory.mktemp("server"))
-    yield one.start()
+    """Not started: its start takes longer than a test, and the first one wants it away."""
+    one = tracking_server.Server(database, tmp_path_factory.mktemp("server"))
+    yield one
     one.stop()

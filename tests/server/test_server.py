@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from conftest import PASSWORD
+from tracking_server import PASSWORD
 
 from energybench import tracking
 from energybench.run.result import Result
@@ -97,6 +97,7 @@ def test_away_at_the_start(energybench, server, runs, delivered, tmp_path):
 
 def test_away_in_the_middle_and_at_the_end(energybench, server, runs, delivered, tmp_path):
     """The first cell is recorded, the second begun; then it is gone until all is over."""
+    server.start()
     words = ["seed=0,1", "engine.step_s=0.5", f"tracking.experiment={tmp_path.name}"]
     process = energybench(*WORDS, *words)
     for line in process.stdout:
@@ -112,6 +113,7 @@ def test_away_in_the_middle_and_at_the_end(energybench, server, runs, delivered,
 
 
 def test_the_wrong_password(energybench, server, tmp_path):
+    server.start()
     wrong = quote("another-pa/ss", safe="")
     uri = server.uri.replace("//", f"//admin:{wrong}@")
     said = ends(energybench(*WORDS, "seed=0", f"tracking.uri={uri}", environment=QUICK))
@@ -121,6 +123,7 @@ def test_the_wrong_password(energybench, server, tmp_path):
 
 
 def test_a_password_in_the_address_reaches_neither_the_server_nor_a_file(energybench, server, runs, tmp_path):
+    server.start()
     uri = server.uri.replace("//", f"//admin:{quote(PASSWORD, safe='')}@")
     ends(
         energybench(*WORDS, "seed=0", f"tracking.uri={uri}", f"tracking.experiment={tmp_path.name}", environment=QUICK)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from results import repeats, run
 
 from energybench.errors import ConfigError
+from energybench.study.costs import Rates
 from energybench.study.decision import Question, decide
 from energybench.study.quantities import quantity
+from energybench.study.recommendation import lines
 from energybench.study.rows import rows
 from energybench.study.separation import apart, in_question, repeats_needed
 
@@ -50,6 +52,12 @@ class TestChoice:
         assert not found.sure
         assert found.chosen.probability is None
         assert [(repeat.setting, repeat.runs) for repeat in found.repeats] == [("batch=128", 3)]
+
+    def test_a_difference_that_is_not_taken_for_one_is_told_why(self):
+        found = only([*repeats(64, around(0.1, 0.1)), *repeats(128, around(0.14, 0.1))])
+        [said] = [line for line in lines(found, Rates()) if line.startswith("  batch=128: ")]
+        assert "more energy (" in said
+        assert "yet their intervals overlap" in said
 
     @pytest.mark.parametrize(
         ("criterion", "wanted"),

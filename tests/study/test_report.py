@@ -15,7 +15,7 @@ from energybench.cli import main
 from energybench.study.collect import Collected, collect
 from energybench.study.report import page_of_sweep, write_report
 from energybench.study.report.contents import contents
-from energybench.study.report.figures import Point, front
+from energybench.study.report.figures import Line, Panel, Point, against_batch, front
 from energybench.study.report.page import render
 
 
@@ -169,6 +169,16 @@ class TestContents:
 def test_the_front_is_what_no_other_beats_in_both():
     points = [Point(1, 1), Point(2, 3), Point(3, 2), Point(2, 2), Point(4, 3), Point(0.5, 0.5)]
     assert [(point.x, point.y) for point in front(points)] == [(0.5, 0.5), (1, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("percent", [True, False])
+def test_no_axis_of_shares_goes_beyond_what_a_share_can_be(percent):
+    points = (Point(64, 71.0, 50.0), Point(128, 97.0, 1.4))
+    drawn = against_batch("name", "title", {"top-1 (%)": [Panel("lenet", (Line("", points),), percent=percent)]}, "")
+    low, high = drawn.figure.axes[0].get_ylim()
+    assert low <= 21.0
+    assert (100 < high < 105) == percent
+    assert percent or high > 121
 
 
 class Page(HTMLParser):

@@ -46,7 +46,13 @@ def test_shares_are_per_cent():
 
 @pytest.mark.parametrize(
     ("value", "half", "shown"),
-    [(152.4, 76.2, "152 ± 76"), (10.782, 0.0543, "10.782 ± 0.054"), (3.0, 0.0, "3.00"), (3.0, None, "3.00")],
+    [
+        (152.4, 76.2, "152 ± 76"),
+        (10.782, 0.0543, "10.782 ± 0.054"),
+        (3.0, 0.0, "3.00"),
+        (3.0, None, "3.00"),
+        (16.000000000000004, 2e-14, "16.0"),  # of a power that is constant, the mean's own rounding
+    ],
 )
 def test_the_interval_says_how_many_digits(value, half, shown):
     assert Scale("J").text(value, half) == shown

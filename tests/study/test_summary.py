@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -51,7 +53,15 @@ class TestRows:
 
     def test_an_override_that_one_lacks(self):
         found = rows([result(64, overrides=()), result(128, overrides=("batch=128",))])
-        assert [row.label for row in found] == ["batch=-", "batch=128"]
+        assert [row.label for row in found] == ["batch=64", "batch=128"]
+
+    def test_an_experiment_is_the_settings_that_it_makes(self):
+        long, short = (result(64, config={"batch": 64, "budget": {"epochs": epochs}}) for epochs in (10, 2))
+        named = [
+            replace(long, overrides=("experiment=demo", "batch=64")),
+            replace(short, overrides=("batch=64", "budget.epochs=2")),
+        ]
+        assert [row.label for row in rows(named)] == ["budget.epochs=10", "budget.epochs=2"]
 
     def test_one_row_alone_has_the_runs_name(self):
         [row] = rows([result(64)])

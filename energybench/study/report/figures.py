@@ -61,11 +61,13 @@ class Panel:
         title: above it.
         lines: what is drawn.
         from_zero: whether the y axis begins at 0, so that heights can be compared by eye.
+        percent: whether y is a share in percent; the bar of an interval is cut where no share can be.
     """
 
     title: str
     lines: tuple[Line, ...]
     from_zero: bool = False
+    percent: bool = False
 
 
 def against_batch(name: str, title: str, rows: Mapping[str, Sequence[Panel]], caption: str) -> Picture:
@@ -129,7 +131,21 @@ def _panel(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
     if panel.from_zero:
         tops = [point.y + (point.y_half or 0.0) for line in panel.lines for point in line.points]
         axes.set_ylim(0, 1.12 * max(tops, default=1.0))
+    elif panel.lines:
+        _end_where_values_do(axes, panel, across=False)
     axes.yaxis.set_major_locator(_few_ticks())
+
+
+def _end_where_values_do(axes: Axes, panel: Panel, *, across: bool = True) -> None:
+    """Ends the axes at 0, and those of shares at 100 %, where no setting lies beyond: only intervals reach there."""
+    points = [point for line in panel.lines for point in line.points]
+    if across and axes.get_xlim()[0] < 0 <= min((point.x for point in points), default=0):
+        axes.set_xlim(left=0)
+    low, high = axes.get_ylim()
+    if low < 0 <= min((point.y for point in points), default=0):
+        axes.set_ylim(bottom=0)
+    if panel.percent and high > 100:
+        axes.set_ylim(top=100 + 0.03 * (100 - max(low, 0)))  # room for a mark at 100 %
 
 
 def _few_ticks() -> Any:
@@ -179,6 +195,7 @@ def trade_offs(name: str, title: str, panels: Sequence[Panel], axes_labels: tupl
             axes.set_title(panel.title if len(panels) > 1 else "")
             axes.set_xlabel(axes_labels[0])
             axes.margins(x=0.12, y=0.15)
+            _end_where_values_do(axes, panel)
             axes.xaxis.set_major_locator(_few_ticks())
         grid[0].set_ylabel(axes_labels[1])
         _legend(figure, grid[0], labels)

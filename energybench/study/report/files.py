@@ -12,6 +12,7 @@ from energybench.study.collect import Collected
 from energybench.study.report.contents import Contents, contents
 from energybench.study.report.page import missing, render, require
 from energybench.study.report.tables import FORMATS
+from energybench.whole import whole
 
 
 def write_report(found: Collected, directory: Path, title: str = "") -> Path:
@@ -70,7 +71,6 @@ def page_of_sweep(found: Collected, directory: Path) -> Path | None:
 
 def _page(made: Contents, directory: Path) -> Path:
     page = directory / REPORT_FILE
-    partial = page.with_suffix(".html.partial")
-    partial.write_text(render(made), encoding="utf-8")
-    partial.replace(page)
+    with whole(page) as file:
+        file.write(render(made).encode())
     return page

@@ -14,6 +14,9 @@ _TIME = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _ENOUGH = {"h": 3.0, "min": 10.0}
 """A unit of time is taken from so many of it on: 90 s read better than 1.5 min."""
 
+ROUNDING = 1e-9
+"""No measurement is so sure: an interval of a smaller share is the arithmetic's own, as of a power that is constant."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -35,7 +38,7 @@ class Scale:
     def text(self, value: float, half: float | None = None) -> str:
         """'15.2 ± 7.6', or three significant digits of a value without an interval; without the unit."""
         scaled = value / self.factor
-        if half is not None and half > 0:
+        if half is not None and half > ROUNDING * abs(value):
             return plus_minus(scaled, half / self.factor)
         return significant(scaled)
 

@@ -95,7 +95,9 @@ def _against_batch(chosen: Sequence[Entry], suffix: str) -> Picture | None:
     for metric in (quantity("energy_per_image_j"), quantity("images_per_s"), quantity(ACCURACY)):
         fitting = _fitting([one for name in varied for one in of_network[name]], metric)
         panels = [
-            Panel(name, _lines(_points(of_network[name], _batch, metric, fitting), _line), not metric.share)
+            Panel(
+                name, _lines(_points(of_network[name], _batch, metric, fitting), _line), not metric.share, metric.share
+            )
             for name in varied
         ]
         if any(panel.lines for panel in panels):
@@ -163,7 +165,7 @@ def _trade_offs(chosen: Sequence[Entry], suffix: str) -> Picture | None:
     for name, members in list(grouped.items())[:MOST_NETWORKS]:
         points = _points(members, _across(energy, joules), against, fitting)
         if len(points) > 1:
-            panels.append(Panel(name, _lines(points, _hue(chosen))))
+            panels.append(Panel(name, _lines(points, _hue(chosen)), percent=against.share))
     if not panels:
         return None
     words = "accuracy" if accurate else "speed"

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from energybench.study.report.numbers import Scale
 
@@ -71,9 +72,15 @@ class Table:
 
     def half_width_ch(self, index: int) -> int:
         """Characters of the widest '± ...' of a column, so that the numbers before it stand below each other."""
-        return max(
-            (len(row[index].text.partition(" ± ")[2]) + 2 for row in self.shown if " ± " in row[index].text), default=0
-        )
+        return self._half_widths_ch[index]
+
+    @cached_property
+    def _half_widths_ch(self) -> list[int]:
+        columns = ([row[index].text for row in self.shown] for index in range(len(self.columns)))
+        return [
+            max((len(text.partition(" ± ")[2]) + 2 for text in column if " ± " in text), default=0)
+            for column in columns
+        ]
 
 
 def text_cells(*texts: str) -> tuple[Cell, ...]:

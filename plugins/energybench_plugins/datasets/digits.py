@@ -74,7 +74,8 @@ class Digits:
         import numpy as np
         from sklearn.datasets import load_digits
 
-        from energybench.arrays import ArrayDataset, fit_images
+        from energybench.arrays import ArrayDataset
+        from energybench.resizing import fit_images
 
         digits = load_digits()
         images = (digits.images[:, None] / BRIGHTEST).astype(np.float32)

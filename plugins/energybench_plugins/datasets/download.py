@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
 import urllib.request
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from energybench.errors import DataError
+from energybench.whole import whole
 
 TIMEOUT_S = 30.0
 """Seconds without an answer after which a server counts as gone."""
@@ -29,24 +29,19 @@ def fetch(url: str, sha256: str, target: Path) -> None:
     Raises:
         DataError: it cannot be had or written, broke off, or is another file; nothing of it is left behind.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with whole(target, shared=True) as file:
             found = _copy(url, file)
-        if found != sha256:
-            raise DataError(
-                f"{url}: not the published file: its SHA-256 is {found}, not {sha256}; try again or get it elsewhere"
-            )
-        partial.replace(target)
+            if found != sha256:
+                raise DataError(
+                    f"{url}: not the published file: its SHA-256 is {found}, not {sha256}; try again, or elsewhere"
+                )
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"{url}: cannot be downloaded to {target}: {error}; try again") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is not there where all went well, and its folder may be none
-            partial.unlink()
 
 
-def _copy(url: str, file: BinaryIO) -> str:
+def _copy(url: str, file: IO[bytes]) -> str:
     """The SHA-256 of what came."""
     digest = hashlib.sha256()
     size = 0

@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from energybench.availability import Availability
 from energybench.devices import CPU, Device
@@ -48,16 +48,24 @@ class TorchOptions:
             reduce-overhead | max-autotune; the last two record CUDA graphs of their own and need `graph: false`.
         compile_cache: folder that keeps what was compiled from run to run; null: a new one for each run, so that
             every run compiles anew.
+        compile_options: of torch.compile's Inductor, on top of what the mode sets: coordinate_descent_tuning: true.
         graph: record the whole step (forward, backward, optimiser) in one CUDA graph; null: on a GPU.
         fused: update all parameters by one kernel.
+        half_weights: of bf16: forward and backward pass work on a copy of the weights in bf16, made once a step by one
+            kernel, and not on casts of each weight.
+        cudnn_benchmark: let cuDNN try its ways to convolve on the first steps, and keep the fastest; false: it takes
+            what its heuristics say.
         bucket_mb: of several devices: megabytes of gradients that are added up together.
     """
 
     channels_last: bool | None = None
     compile: str = "none"
     compile_cache: str | None = None
+    compile_options: dict[str, Any] = field(default_factory=dict)
     graph: bool | None = None
     fused: bool = True
+    half_weights: bool = False
+    cudnn_benchmark: bool = True
     bucket_mb: int = 25
 
     def __post_init__(self) -> None:
@@ -67,6 +75,11 @@ class TorchOptions:
             raise ConfigError(
                 f"engine.compile={self.compile} records CUDA graphs of its own; set engine.graph=false, "
                 "or use max-autotune-no-cudagraphs"
+            )
+        if self.compile_options and self.compile == "none":
+            raise ConfigError(
+                f"engine.compile_options: {', '.join(self.compile_options)} of what is not compiled; "
+                "set engine.compile=default"
             )
         if self.bucket_mb < 1:
             raise ConfigError(f"engine.bucket_mb={self.bucket_mb}: give a whole number from 1")
@@ -146,12 +159,15 @@ class TorchEngine:
                 "no CUDA graph can; use engine.fused=true, or engine.graph=false"
             )
 
+        if self._options.half_weights:
+            _check_half_weights(experiment)
+
     def workers(self, devices: Sequence[Device]) -> Sequence[Sequence[Device]]:
         """One process a device."""
         return [[device] for device in devices]
 
     def environment(self, devices: Sequence[Device]) -> Mapping[str, str]:
-        """The worker sees exactly its card, on the CPU none. All workers are on this machine: they meet on loopback."""
+        """The worker sees exactly its card, on the CPU none. Workers that are all on this machine meet on loopback."""
         visible = ",".join(device.uuid for device in devices if device.kind != CPU)
         meeting = {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
         return {
@@ -160,6 +176,12 @@ class TorchEngine:
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",  # its queries break the recording of a CUDA graph
             **meeting,
         }
+
+    def spanning(self, interface: str) -> Mapping[str, str]:
+        """See Spanning. Gloo would take the address of this host's name, often one of loopback; NCCL chooses well."""
+        chosen = {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+        defaults = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": ""}
+        return {name: chosen[name] or default for name, default in defaults.items()}
 
     def trainer(self, task: Task) -> Trainer:
         """Builds the network; imports PyTorch."""
@@ -175,6 +197,16 @@ def _check_precision(precision: str, device: Device) -> None:
         raise ConfigError(
             f"precision={precision}: {device.name} has compute capability {dotted(device.rank)}, and it takes 8.0; "
             "use fp32 or fp16"
+        )
+
+
+def _check_half_weights(experiment: Experiment) -> None:
+    if experiment.precision != "bf16":
+        raise ConfigError(f"engine.half_weights=true: precision={experiment.precision} has none; use precision=bf16")
+    if experiment.training.accumulate > 1:
+        raise ConfigError(
+            f"engine.half_weights=true: the gradients of training.accumulate={experiment.training.accumulate} parts "
+            "would be added up in bf16; use training.accumulate=1, or engine.half_weights=false"
         )
 
 

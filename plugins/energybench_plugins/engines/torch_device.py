@@ -20,8 +20,9 @@ def device_of(task: Task) -> Any:
     """The torch.device of this process, which sees no other GPU; processes on the CPU share its cores."""
     if task.devices[0].kind != CPU:
         return torch.device("cuda", 0)
-    if task.world > 1:
-        torch.set_num_threads(max((os.cpu_count() or 1) // task.world, 1))
+    here = task.world // task.experiment.nodes.count
+    if here > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     return torch.device("cpu")
 
 
@@ -32,12 +33,12 @@ def layout_of(task: Task, options: TorchOptions, device: Any) -> Layout:
     return Layout(device, DTYPES[task.experiment.precision], memory_format)
 
 
-def set_arithmetic(precision: str) -> None:
-    """What float32 products of matrices are worked out in; and cuDNN tries its ways, as all shapes stay the same."""
+def set_arithmetic(precision: str, *, try_ways: bool) -> None:
+    """What float32 products of matrices are worked out in; whether cuDNN tries its ways: all shapes stay the same."""
     tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = try_ways
 
 
 def environment(device: Any, layout: Layout) -> Mapping[str, str]:

@@ -34,11 +34,8 @@ class Ranks:
         self._device = device
         if self.alone:
             return
-        if task.directory is None:
-            raise PluginError("engine torch: several processes need a folder in which to meet")
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        store = distributed.FileStore(str(task.directory / MEETING), self.world)
-        distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world)
+        distributed.init_process_group(backend, store=_store(task), rank=self.rank, world_size=self.world)
         atexit.register(distributed.destroy_process_group)
 
     @property
@@ -81,6 +78,16 @@ class Ranks:
         told = torch.tensor([value], dtype=torch.float64)
         distributed.broadcast(told, 0)
         return float(told)
+
+
+def _store(task: Task) -> Any:
+    """Where the processes find each other: on one machine in a file, else as torchrun's do in the first one's store."""
+    if task.meeting is not None:
+        host, _, port = task.meeting.rpartition(":")
+        return distributed.TCPStore(host.strip("[]"), int(port), task.world, is_master=task.rank == 0)
+    if task.directory is None:
+        raise PluginError("engine torch: several processes need a folder in which to meet")
+    return distributed.FileStore(str(task.directory / MEETING), task.world)
 
 
 def _without_buffers() -> dict[str, bool]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from energybench_plugins.engines.torch_feed import Layout, Staged
+from energybench_plugins.engines.torch_half import HalfCopy
 
 WARM_STEPS = 3
 """Steps before one is recorded, on the stream of the recording, as torch's notes on CUDA graphs ask for."""
@@ -63,14 +64,24 @@ class Step:
         scaler: a GradScaler of fp16, or None.
         buffers: the static batch.
         parts: of which the batch is worked through one after the other, their gradients added up.
+        half: the copy of the weights that the objective works on, where it is not the optimiser's own.
     """
 
-    def __init__(self, objective: Any, optimizer: Any, scaler: Any | None, buffers: Staged, parts: int) -> None:
+    def __init__(
+        self,
+        objective: Any,
+        optimizer: Any,
+        scaler: Any | None,
+        buffers: Staged,
+        parts: int,
+        half: HalfCopy | None = None,
+    ) -> None:
         self._objective = objective
         self._optimizer = optimizer
         self._scaler = scaler
         self._buffers = buffers
         self._parts = parts
+        self._half = half
         device = buffers.images.device
         self._shares = torch.ones(parts, device=device)
         self.loss = torch.zeros((), device=device)
@@ -111,11 +122,15 @@ class Step:
         return contextlib.nullcontext() if last or exchanging is None else exchanging()
 
     def _update(self) -> None:
+        if self._half is not None:
+            self._half.hand_over()
         if self._scaler is None:
             self._optimizer.step()
         else:
             self._scaler.step(self._optimizer)
             self._scaler.update()
+        if self._half is not None:
+            self._half.refresh()
 
     def record(self, stream: Any) -> None:
         """Records one step on `stream`, which must have run some before; does none.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from energybench.architecture import Architecture, ZooNetwork
 from energybench.dataset import Batch
 from energybench.devices import CPU
-from energybench.errors import DataError, PluginError
+from energybench.errors import ConfigError, DataError, PluginError
 from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
@@ -27,6 +27,7 @@ from energybench_plugins.engines.torch_decode import Decoding, decoder
 from energybench_plugins.engines.torch_device import device_of, environment, layout_of, set_arithmetic
 from energybench_plugins.engines.torch_feed import Feed, Staged
 from energybench_plugins.engines.torch_flops import training_flops
+from energybench_plugins.engines.torch_half import HalfCopy
 from energybench_plugins.engines.torch_initial import initialize
 from energybench_plugins.engines.torch_optimizer import (
     make_optimizer,
@@ -59,9 +60,10 @@ class TorchTrainer:
         self._layout = layout_of(task, options, self._device)
         self._compiler = Compiler(options, task.directory)
         self._records = options.graphs(task.devices[0])
-        set_arithmetic(task.experiment.precision)
+        set_arithmetic(task.experiment.precision, try_ways=options.cudnn_benchmark)
         torch.manual_seed(task.experiment.seed)
         self.net = self._network()
+        self._copy = self._half_copy()
         self.optimizer = self._optimizer()
         half = task.experiment.precision == "fp16"
         self._scaler = torch.amp.GradScaler(self._device.type) if half else None
@@ -102,6 +104,13 @@ class TorchTrainer:
         require_classifier(net, network, self._device)
         return net
 
+    def _half_copy(self) -> HalfCopy | None:
+        if not self._options.half_weights:
+            return None
+        if not isinstance(self._task.architecture, Architecture):
+            raise ConfigError("engine.half_weights=true: for described networks alone; use engine.half_weights=false")
+        return HalfCopy(self.net, self._layout.dtype)
+
     def _optimizer(self) -> Any:
         lr = initial_lr(self._recipe, self._task.experiment.batch)
         on_device = self._options.fused or self._records or self._recipe.optimizer == "lars"
@@ -111,9 +120,10 @@ class TorchTrainer:
 
     def _made_step(self) -> Step:
         recipe = self._recipe
-        objective = Objective(self.net, self._layout, recipe.label_smoothing, mixes=recipe.mixup > 0)
+        net = self.net if self._copy is None else self._copy.net
+        objective = Objective(net, self._layout, recipe.label_smoothing, mixes=recipe.mixup > 0)
         running = self._compiler(self._ranks.parallel(objective, self._options.bucket_mb))
-        return Step(running, self.optimizer, self._scaler, self._buffers, recipe.accumulate)
+        return Step(running, self.optimizer, self._scaler, self._buffers, recipe.accumulate, self._copy)
 
     def _made_validation(self) -> Validation:
         marks = Marks(self.net, self._layout, top5=self._task.architecture.classes > 5)
@@ -259,6 +269,8 @@ class TorchTrainer:
                 raise DataError(f"checkpoint: parameter {name} of shape {found}; the network has {tuple(tensor.shape)}")
             with torch.no_grad():
                 tensor.copy_(torch.from_numpy(np.array(value)))
+        if self._copy is not None:
+            self._copy.refresh()
         restore_optimizer(self.optimizer, named_tensors(self.net), state)
         if self._scaler is not None and f"scaler/{SCALER_STATE[0]}" in state:
             known = {name: state[f"scaler/{name}"].item() for name in SCALER_STATE}
@@ -289,6 +301,7 @@ class TorchTrainer:
             "compile_cache": self._compiler.state,
             "graph": "yes" if self._records else "no",
             "fused": "yes" if self._options.fused else "no",
+            "half_weights": "yes" if self._options.half_weights else "no",
             "processes": str(self._task.world),
         }
 

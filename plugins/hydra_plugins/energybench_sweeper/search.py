@@ -11,6 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.energybench_sweeper import with_a_cluster
+
 
 class OptunaSweeper(Sweeper):
     """Asks a search for one trial after the other and hands each to the launcher as a job of the trial's number.
@@ -60,7 +62,8 @@ class OptunaSweeper(Sweeper):
         search = Search(directory, space, self._objectives, self._limits, self._seed)
         returned, out = [], console()
         for trial in search.waiting(self._trials):
-            set_aside(directory, trial.number)
+            if trial.number not in with_a_cluster(self._launcher, [trial.number]):
+                set_aside(directory, trial.number)
             out.print(f"trial {trial.number + 1} of {self._trials}", markup=False)
             returned.append(self._launcher.launch([search.overrides(trial)], initial_job_idx=trial.number))
             _ = [job.return_value for job in returned[-1]]  # raises what a job raised

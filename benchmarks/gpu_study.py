@@ -1,0 +1,390 @@
+"""The study on a GPU: networks x batches x precisions x seeds on data with accuracies, over several visits.
+
+    python benchmarks/gpu_study.py run --out study --seconds 540 --whole 1100     # again, and it goes on
+    python benchmarks/gpu_study.py page study --out docs/results/h100_study.md
+
+Each cell is a run of energybench with its own meter, in a folder below --out that carries its name; all have the id of
+one sweep, so that `energybench report`, `compare` and `sync` take them for one study. A cell whose result is there is
+not run again, whatever card it ran on: the cards of two visits differ, and each result tells which it was. The order
+is shuffled within a seed, seed after seed, so that what there is no time for is whole repeats.
+
+How many epochs a network trains is worked out once, from the images/s of --rates, so that all cells of all visits fit
+into --whole seconds, each network in an equal part of them; it stands in plan.json and holds for every later visit.
+
+The image networks train on Fashion-MNIST at their input size (ENERGYBENCH_DATA names where it lies), the gait networks
+on `walkers`, which are made on first use or taken from --walkers, an archive of their folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import math
+import random
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch_grid import RETRIED
+
+from energybench.cells import arguments, extend_search_path, read
+from energybench.errors import EnergybenchError
+from energybench.registry import Registry
+from energybench.run.execute import Place, execute, new_id
+from energybench.run.preflight import Machine, prepare
+from energybench.run.result import RESULT_FILE, Result
+from energybench.study.collect import collect
+from energybench.study.report.contents import Contents, Group, contents
+from energybench.study.report.numbers import Scale
+from energybench.study.report.tables import Table, as_markdown
+from energybench.study.rows import natural, rows
+from energybench_plugins.datasets.download import user_cache
+
+HERE = Path(__file__).parent
+IMAGES, GAIT = ("caffenet", "resnetim"), ("resnet", "cnn2d")
+WALKERS = (1024, 1536)
+"""Samples of the default set: training, validation."""
+
+PLAN = "plan.json"
+OVERHEAD_S = 15.0
+"""Of a cell beside its training: two interpreters, the framework, data, recording the step, idle power."""
+
+MOST_EPOCHS = {"caffenet": 20, "resnetim": 12, "resnet": 30, "cnn2d": 30}
+"""More of them teach these networks little on these data."""
+
+LEAST_EPOCHS = 2
+FORWARD = 1 / 3
+"""Of the time of a training image, what a validation image takes."""
+
+KEPT = (
+    *("images_per_s", "power_mean_w", "energy_per_image_j", "energy_j", "time_s", "images", "accuracy_top1"),
+    *("accuracy_sequence_top1", "energy_uncertainty_j", "energy_independent_uncertainty_j", "gflops_per_w"),
+    *("power_idle_w", "validate.energy_j", "capture.energy_j", "load.energy_j", "input_wait_fraction"),
+)
+
+
+class Cell(NamedTuple):
+    """Of the study's grid."""
+
+    model: str
+    batch: int
+    precision: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.model}-{self.batch}-{self.precision}-{self.seed}"
+
+
+class Silent:
+    def update(self, moment: object) -> None:
+        pass
+
+
+def cells(given: argparse.Namespace) -> list[Cell]:
+    """In their order."""
+    found = []
+    for seed in given.seeds:
+        block = [Cell(*key, seed) for key in itertools.product(given.models, given.batches, given.precisions)]
+        random.Random(f"{given.shuffle} {seed}").shuffle(block)
+        found += block
+    return found
+
+
+def rates(path: Path) -> dict[tuple[str, str, int], float]:
+    """Images a second of the cells of torch_grid.py by (network, precision, batch), the fastest way of each."""
+    found: dict[tuple[str, str, int], float] = {}
+    for one in json.loads(path.read_text())["cells"]:
+        if rate := one.get("metrics", {}).get("images_per_s"):
+            key = one["model"], one["precision"], one["batch"]
+            found[key] = max(rate, found.get(key, 0.0))
+    return found
+
+
+def image_s(cell: Cell, known: Mapping[tuple[str, str, int], float]) -> float:
+    """Seconds that training on an image takes: by this cell, else by the nearest batch; the pessimistic fp32 last."""
+    for precision in (cell.precision, "fp32"):
+        near = {b: rate for (m, p, b), rate in known.items() if (m, p) == (cell.model, precision)}
+        if near:
+            return 1 / near[min(near, key=lambda batch: abs(batch - cell.batch))]
+    return 1e-3
+
+
+def samples(model: str, given: argparse.Namespace) -> tuple[int, int]:
+    """For training and for validation."""
+    return (given.train_images, given.validation_images) if model in IMAGES else WALKERS
+
+
+def epoch_s(cell: Cell, given: argparse.Namespace, known: Mapping[tuple[str, str, int], float]) -> float:
+    training, validation = samples(cell.model, given)
+    return image_s(cell, known) * (training + FORWARD * validation)
+
+
+def planned(given: argparse.Namespace) -> dict[str, Any]:
+    """Sweep, and the epochs of each network; those that an earlier visit chose stay."""
+    path = Path(given.out, PLAN)
+    plan: dict[str, Any] = {"sweep_id": new_id(), "name": given.name or Path(given.out).absolute().name, "epochs": {}}
+    if path.exists():
+        plan = json.loads(path.read_text())
+    known, every = rates(Path(given.rates)), cells(given)
+    for model in given.models:
+        own = [cell for cell in every if cell.model == model]
+        left_s = given.whole / len(given.models) - OVERHEAD_S * len(own)
+        fits = int(left_s / sum(epoch_s(cell, given, known) for cell in own))
+        most = MOST_EPOCHS.get(model, 10)
+        plan["epochs"].setdefault(model, given.epochs or min(max(fits, LEAST_EPOCHS), most))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan, indent=1) + "\n")
+    return plan
+
+
+def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
+    data = ["dataset=walkers", *given.walkers_options]
+    if cell.model in IMAGES:
+        data = ["dataset=fashion_mnist", "dataset.cache_gb=12"]
+        data += [f"dataset.train_images={given.train_images}", f"dataset.validation_images={given.validation_images}"]
+    return [
+        *(f"model={cell.model}", f"batch={cell.batch}", f"precision={cell.precision}", f"seed={cell.seed}"),
+        *(f"budget.epochs={epochs}", *data, "engine=torch", "tracking=none"),
+        *("gpu=cpu" if given.device == "cpu" else "gpu=auto", f"measure.baseline_s={given.baseline}"),
+        *("measure.baseline_max_s=3", "measure.context_s=0.5"),
+        *([f"model.input_size={given.size}"] if given.size and cell.model in IMAGES else []),
+    ]
+
+
+def settled(folder: Path) -> Result | None:
+    """The result of a cell that need not be run again: it finished, or would fail again."""
+    try:
+        found = Result.read(folder / RESULT_FILE)
+    except EnergybenchError:
+        return None
+    return None if found.failure is not None and found.failure.kind in RETRIED else found
+
+
+def run_one(cell: Cell, plan: Mapping[str, Any], given: argparse.Namespace, machine: Machine) -> Result:
+    words = overrides(cell, plan["epochs"][cell.model], given)
+    command = read(arguments(words), machine.registry)
+    place = Place(
+        Path(given.out, cell.name),
+        name=f"{cell.model} batch={cell.batch} {cell.precision} seed={cell.seed}",
+        follows=True,
+        overrides=tuple(words[: len(cell)]),  # what tells it from the others
+        sweep_id=plan["sweep_id"],
+        sweep_name=plan["name"],
+    )
+    return execute(prepare(command.cells[0].experiment, machine), place, Silent())
+
+
+def told(cell: Cell, result: Result) -> str:
+    if result.failure is not None:
+        return f"{cell.name:28}{result.failure.kind}: {result.failure.message[:90]}"
+    metrics = result.metrics
+    joules, accuracy = metrics.get("energy_per_image_j", math.nan), metrics.get("accuracy_top1", math.nan)
+    return (
+        f"{cell.name:28}{metrics['images_per_s']:12,.0f} images/s{1000 * joules:10.3f} mJ{accuracy:9.2%}  "
+        f"{result.tags.get('quality', '')}"
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    begun = time.monotonic()
+    if given.quick:
+        given.device, given.models, given.batches, given.precisions = "cpu", ["caffenet", "cnn2d"], [8], ["fp32"]
+        given.seeds, given.train_images, given.validation_images, given.size, given.epochs = [0, 1], 64, 32, 67, 1
+        given.baseline = 0.2
+        given.walkers_options = ["dataset.persons=2", "dataset.frames=26", "dataset.flow=dis_ultrafast"]
+    if given.walkers and not given.quick:
+        unpack(Path(given.walkers))
+    plan = planned(given)
+    print(f"epochs: {', '.join(f'{name} {count}' for name, count in plan['epochs'].items())}", flush=True)
+    registry = Registry()
+    extend_search_path(registry)
+    machine, known = Machine(registry), rates(Path(given.rates))
+    done, left, took = 0, 0, 1.0  # how much longer than predicted cells take
+    for cell in cells(given):
+        if settled(Path(given.out, cell.name)) is not None:
+            done += 1
+            continue
+        predicted = OVERHEAD_S + plan["epochs"][cell.model] * epoch_s(cell, given, known)
+        if time.monotonic() - begun + predicted * max(took, 1.0) > given.seconds:
+            left += 1  # a quicker one may still fit
+            continue
+        started = time.monotonic()
+        try:
+            result = run_one(cell, plan, given, machine)
+        except EnergybenchError as error:
+            print(f"{cell.name:28}refused: {error}", flush=True)
+            left += 1
+            continue
+        seconds = time.monotonic() - started
+        took = 0.7 * took + 0.3 * seconds / predicted
+        done += result.failure is None
+        print(f"{told(cell, result)} [{seconds:.1f} s, {predicted:.1f} expected]", flush=True)
+    print(f"{done} cells are there, {left} are left{'; give the same command again' if left else ''}")
+
+
+def unpack(archive: Path) -> None:
+    """A folder of prepared walks to where `dataset=walkers` looks for it."""
+    with tarfile.open(archive) as found:
+        found.extractall(user_cache() / "walkers", filter="data")
+
+
+def row(cell: Mapping[str, Any], result: Result) -> dict[str, Any]:
+    """What raw data keep of a run."""
+    curve = [one["accuracy_top1"] for one in result.epochs if "accuracy_top1" in one]
+    boards = [board.get("uuid") for board in result.provenance.get("devices", [])]
+    return {
+        **cell, "status": result.status, "at": result.started_at, "boards": boards, "accuracy_by_epoch": curve,
+        "metrics": {name: result.metrics[name] for name in KEPT if name in result.metrics}, "tags": result.tags,
+    }  # fmt: skip
+
+
+def raw(results: Sequence[Result]) -> dict[str, Any]:
+    first = results[0].provenance
+    found = [
+        row(
+            {
+                "model": result.config["model"]["name"],
+                "batch": result.config["batch"],
+                "precision": result.config["precision"],
+                "seed": result.config["seed"],
+                "epochs": result.config["budget"]["epochs"],
+            },
+            result,
+        )
+        for result in results
+    ]
+    keys = ("model", "precision", "batch", "seed")
+    found.sort(key=lambda one: [one[key] for key in keys])
+    return {"engine": first.get("engine", {}), "python": first.get("python"), "cells": found}
+
+
+BY_HAND = ("<!-- written by hand -->", "<!-- until here -->")
+
+
+def page(given: argparse.Namespace) -> None:
+    """Markdown, its figures beside it, and the numbers of every run."""
+    found = collect(given.folders)
+    made, out = contents(found, given.title), Path(given.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = f"{BY_HAND[0]}\n{BY_HAND[1]}"
+    if out.exists():  # what was said of the numbers stays
+        old = out.read_text(encoding="utf-8")
+        start, end = (old.find(mark) for mark in BY_HAND)
+        kept = old[start : end + len(BY_HAND[1])] if 0 <= start < end else kept
+    finished = [result for result in found.results if result.status == "finished"]
+    with gzip.GzipFile(out.with_suffix(".json.gz"), "w", mtime=0) as file:
+        file.write((json.dumps(raw(finished), indent=1) + "\n").encode())
+    pictures = []
+    for picture in (one for group in made.groups for one in group.pictures):
+        name = f"{out.stem}-{picture.name}.png"
+        (out.parent / name).write_bytes(picture.png)
+        pictures.append(f"![{picture.title}]({name})\n\n{picture.caption}")
+    parts = [f"# {made.title}", "", facts(made, finished), "", kept, ""]
+    for group in made.groups:
+        parts += of_group(group, several=len(made.groups) > 1)
+    parts += of_sequences(finished)
+    parts += ["## Figures", "", "\n\n".join(pictures), ""] if pictures else []
+    parts += ["## Quality", "", markdown(made.flags), ""] if made.flags.rows else []
+    parts += ["## Runs that did not finish", "", markdown(made.failures), ""] if made.failures.rows else []
+    name = f"{out.stem}.json.gz"
+    parts += [f"Raw data: [{name}]({name}); made by", "", "```sh"]
+    parts += [
+        "python benchmarks/gpu_study.py run --out study",
+        f"python benchmarks/gpu_study.py page study --out {out.name}",
+    ]
+    out.write_text("\n".join([*parts, "```", ""]), encoding="utf-8")
+    print(f"{len(found.results)} runs on {out}")
+
+
+def facts(made: Contents, finished: Sequence[Result]) -> str:
+    """What was run on what."""
+    boards = {board.get("uuid") for result in finished for board in result.provenance.get("devices", [])}
+    epochs = {result.config["model"]["name"]: result.config["budget"]["epochs"] for result in finished}
+    samples_of = {
+        result.config["model"]["name"]: int(result.epochs[0]["images"]) for result in finished if result.epochs
+    }
+    lines = [f"- {what}: {answer}" for what, answer in made.facts if answer]
+    trained = ", ".join(f"{name} {epochs[name]} x {samples_of.get(name, 0):,}" for name in epochs)
+    return "\n".join([*lines, f"- Boards: {len(boards)}", f"- Epochs x training samples: {trained}"])
+
+
+def of_group(group: Group, *, several: bool) -> list[str]:
+    parts = [f"## {group.title}", ""] if several else []
+    parts += ["## The study's claims, asked again", "", group.how, "", group.warning, ""]
+    for claim in group.claims:
+        parts += [f"**{claim.statement}**", "", *(f"- {answer}" for answer in claim.answers), ""]
+    parts += ["## What to choose", ""]
+    for item in group.advice:
+        parts += [f"**{item.network}**: {item.sentence}", ""]
+        parts += [f"- {one.question}: {one.answer}, {one.number}. {one.detail}" for one in item.findings]
+        parts.append("")
+    for table in group.results:
+        parts += [f"## {table.title}", "", markdown(table), ""]
+    return parts
+
+
+def of_sequences(finished: Sequence[Result]) -> list[str]:
+    """Whole walks, which are decided on by the sum over their samples."""
+    found = [(row, row.estimate("accuracy_sequence_top1")) for row in rows(finished)]
+    lines = [
+        f"| {row.label} | {Scale('%', 0.01).text(one.mean, one.half_width)} | {one.repeats} |"
+        for row, one in sorted(found, key=lambda item: natural(item[0].label))
+        if one is not None
+    ]
+    head = ["## Whole walks", "", "| setting | walks that are right (%) | runs |", "| --- | ---: | ---: |"]
+    return [*head, *lines, ""] if lines else []
+
+
+def markdown(table: Table) -> str:
+    """Without the title, which stands above it."""
+    return as_markdown(table).removeprefix(table.title).strip()
+
+
+def options() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run", help="make what is missing")
+    running.set_defaults(do=run)
+    running.add_argument("--out", default="study", help="folder of the cells")
+    running.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    running.add_argument("--models", nargs="+", default=[*IMAGES, *GAIT], choices=[*IMAGES, *GAIT])
+    running.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
+    running.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    running.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    running.add_argument("--train-images", type=int, default=10_000, help="of Fashion-MNIST, the first")
+    running.add_argument("--validation-images", type=int, default=5_000)
+    running.add_argument(
+        "--seconds", type=float, default=540.0, help="of this visit; no cell is begun that may not end"
+    )
+    running.add_argument("--whole", type=float, default=1100.0, help="seconds of all visits: tells the epochs")
+    running.add_argument("--epochs", type=int, help="of every network, in place of what --whole tells")
+    running.add_argument("--rates", default=str(HERE.parent / "docs/results/h100_grid.json"), help="of torch_grid.py")
+    running.add_argument("--baseline", type=float, default=1.0, help="seconds of idle before each cell")
+    running.add_argument("--walkers", help="archive of a folder that `energybench prepare dataset=walkers` made")
+    running.add_argument("--size", type=int, help="input size of the image networks")
+    running.add_argument("--shuffle", type=int, default=0)
+    running.add_argument("--name", help="of the study; that of the folder unless it is given")
+    running.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
+    running.set_defaults(walkers_options=[])
+    paging = commands.add_parser("page", help="the page of what stands in folders")
+    paging.set_defaults(do=page)
+    paging.add_argument("folders", nargs="+")
+    paging.add_argument("--out", required=True, help="Markdown; figures and numbers are put beside it")
+    paging.add_argument("--title", default="The study on a GPU")
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
+    given.do(given)
+
+
+if __name__ == "__main__":
+    main()

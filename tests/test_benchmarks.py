@@ -1,0 +1,180 @@
+"""The benchmarks that need a GPU, small and on the CPU: a visit to a rented machine is no time to find a slip."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from energybench.run.result import Result
+from energybench_plugins.datasets.fashion_mnist import FashionMnist, FashionMnistOptions
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OUT, DATA = "{out}", "{data}"
+
+torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+fashion = pytest.mark.skipif(not FashionMnist(FashionMnistOptions()).check().ok, reason="needs Fashion-MNIST's files")
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Imports a benchmark by its name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def stages(visit: ModuleType):
+    return [
+        (name, cards, stage)
+        for name, rounds in visit.VISITS.items()
+        for lanes in rounds
+        for cards, found in lanes.items()
+        for stage in found
+    ]
+
+
+def test_every_stage_says_what_its_script_takes(module, capsys):
+    visit = module("gpu_visit")
+    for name, _, stage in stages(visit):
+        script, *words = stage.command
+        if script == "-m":
+            continue
+        options = module(Path(script).stem).options()
+        for more in ((), stage.quick):
+            try:
+                options.parse_args([*words, *more])
+            except SystemExit:
+                pytest.fail(f"{name}, {stage.name}: {capsys.readouterr().err}")
+
+
+def test_the_stages_of_a_lane_fit_into_a_visit(module):
+    visit = module("gpu_visit")
+    given = visit.options().parse_args(["training"])
+    for name, rounds in visit.VISITS.items():
+        longest = [max(sum(stage.limit_s for stage in found) for found in lanes.values()) for lanes in rounds]
+        assert sum(longest) <= given.seconds, name
+
+
+def test_a_visit_survives_its_stages_and_a_later_one_has_what_it_left(module, tmp_path, capsys):
+    visit = module("gpu_visit")
+    good = f"open(r'{OUT}/numbers.json', 'w').write('[1]'); open(r'{OUT}/power.parquet', 'w').write('trace'); print(42)"
+    lanes = {
+        (0,): [
+            visit.Stage("bad", 30, ("-c", "raise SystemExit(3)"), ()),
+            visit.Stage("good", 30, ("-c", good), ()),
+        ],
+        (1,): [visit.Stage("long", 0.5, ("-c", "import time; time.sleep(60)"), ())],
+        (0, 1, 2): [visit.Stage("wide", 30, ("-c", "pass"), ())],
+    }
+    made = visit.Visit(tmp_path / "out", 60.0, tmp_path / "pack.tar.gz", None, quick=True)
+    made.run(lanes, here=2)
+    made.summary(5)
+    outcomes = {one["stage"]: one["outcome"] for one in made.told}
+    assert outcomes == {"bad": "exit status 3", "good": "done", "long": "ended after 2 s", "wide": "needs 3 GPUs"}
+    assert "42" in capsys.readouterr().out
+    with tarfile.open(tmp_path / "pack.tar.gz") as archive:
+        assert {"numbers.json", "good.log", "visit.json"} <= set(archive.getnames())
+        assert "power.parquet" not in archive.getnames()
+    with tarfile.open(tmp_path / "traces-pack.tar.gz") as archive:
+        assert archive.getnames() == ["power.parquet"]
+    later = visit.Visit(tmp_path / "later", 60.0, None, None, quick=True)
+    later.resume([tmp_path / "pack.tar.gz", tmp_path / "traces-pack.tar.gz"])
+    assert (tmp_path / "later" / "numbers.json").read_text() == "[1]"
+    assert (tmp_path / "later" / "power.parquet").read_text() == "trace"
+
+
+def test_on_one_card_the_lanes_share_it(module):
+    visit = module("gpu_visit")
+    first, second = (visit.Stage(name, 1, ()) for name in "ab")
+    chosen, lacking = visit.placed({(0,): [first], (1,): [second], (0, 1): [first]}, here=1)
+    assert chosen == {(0,): [first, second]}
+    assert lacking == [(first, (0, 1))]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA GB", "gpu"),
+    ],
+)
+def test_the_kind_of_a_card_names_its_results(module, name, kind):
+    assert module("gpu_visit").kind(name) == kind
+
+
+@pytest.mark.torch
+@torch
+@pytest.mark.parametrize(
+    ("visit", "stage", "file"),
+    [
+        ("training", "resnet50-256", "resnet50_256.json"),
+        ("study", "grid", "grid.json"),
+        ("several", "scaling", "scaling.json"),
+        ("several", "input", "input.json"),
+    ],
+)
+def test_a_stage_runs_small(visit, stage, file, tmp_path):
+    if stage == "input":
+        for module in ("cv2", "simplejpeg"):
+            pytest.importorskip(module)
+    command = [sys.executable, str(BENCHMARKS / "gpu_visit.py"), visit, "--only", stage, "--quick", "--seconds", "500"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert f"{stage} on" in done.stdout
+    assert ": done, " in done.stdout, done.stdout
+    found = json.loads((tmp_path / file).read_text())
+    runs = itertools.chain.from_iterable(found.get("runs", {}).values())
+    for one in [*found.get("contestants", []), *found.get("cells", []), *runs]:
+        assert not one.get("failure"), one["failure"]
+        assert one.get("windows", True)
+
+
+@pytest.mark.torch
+@pytest.mark.fashion_mnist
+@torch
+@fashion
+def test_a_study_goes_on_and_becomes_a_page(tmp_path):
+    pytest.importorskip("cv2")  # draws the walkers
+    pytest.importorskip("matplotlib")
+    script, study = [sys.executable, str(BENCHMARKS / "gpu_study.py")], tmp_path / "study"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def said(*words: str) -> str:
+        done = subprocess.run([*script, *words], capture_output=True, text=True, timeout=600, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def results() -> dict[str, Result]:
+        return {path.parent.name: Result.read(path) for path in study.glob("*/result.json")}
+
+    said("run", "--quick", "--out", str(study), "--seconds", "16")  # for one cell; another takes 15 s as expected
+    first = results()
+    assert len(first) == 1
+    assert "4 cells are there, 0 are left" in said("run", "--quick", "--out", str(study))
+    every = results()
+    assert len(every) == 4
+    assert {name: every[name].run_id for name in first} == {name: one.run_id for name, one in first.items()}
+    assert {one.sweep_id for one in every.values()} == {json.loads((study / "plan.json").read_text())["sweep_id"]}
+
+    page = tmp_path / "page.md"
+    said("page", str(study), "--out", str(page), "--title", "A study")
+    words = page.read_text()
+    assert "**Larger batches save time and energy.**" in words
+    assert "4 finished" in words
+    page.write_text(words.replace("<!-- until here -->", "What it means.\n<!-- until here -->"))
+    said("page", str(study), "--out", str(page))
+    assert "What it means." in page.read_text()
