@@ -14,7 +14,7 @@ end of every burst; power.N.parquet has the readings, both by CLOCK_MONOTONIC: h
 fitted to them.
 
 Each card runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
-NVIDIA card with an energy counter (Volta or newer) and torch; `--load none` tries everything else without.
+NVIDIA card with an energy counter (Volta or newer) and torch; `--quick` tries everything else without torch.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ RESTS_S = (0.35, 0.75)
 UNCOUNTED_S = (0.1, 0.6)
 WANTED = 0.998
 """So many steps with the meter for each without."""
+
+QUICK = {"load": "none", "seconds": 1.0, "bursts": (0.05, 0.2), "burst_seconds": 0.5, "pairs": 4, "pair_seconds": 0.05}
 
 RESULT = "real_meter.json"
 
@@ -410,12 +412,15 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image", type=int, default=224, help="height and width that are trained on, pixels")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="tiny and without a load: shows that it runs")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
 def main() -> int:
     given = options().parse_args()
+    if given.quick:
+        vars(given).update(QUICK)
     given.begun = time.monotonic()
     if given.pairs < 4:
         options().error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
