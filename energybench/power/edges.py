@@ -19,7 +19,11 @@ STEEPEST = 5.0
 LEVEL_CELLS = 2
 """The level of the power on either side of an edge is that of so many cells."""
 
-_START, _END, _EARLIER, _LATER = 0, 1, 2, 4
+_START, _END, _EARLIER, _LATER, _BY_START, _BY_END = 0, 1, 2, 4, 6, 10
+"""Places among the times that are looked up: the edges, both edges moved, and what `_beside` gives of each."""
+
+_OUTSIDE, _INSIDE, _NEAR, _FAR = range(4)
+"""Of the four times that `_beside` gives."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +158,11 @@ class Edges:
     def _begun_j2(self) -> float:
         """The load may begin and end with the window: what the window then has more, or less, than is drawn."""
         excess_j = 0.0
-        for edge, at, near in ((self._start, _START, 8), (self._end, _END, 12)):
-            level_w = self._mean_w(near, near + 1)
+        for edge, at, beside in ((self._start, _START, _BY_START), (self._end, _END, _BY_END)):
+            level_w = self._mean_w(beside + _NEAR, beside + _FAR)
             if edge.cell is None or level_w is None:
                 continue
-            part_j, part_ns = self._between(at, near)
+            part_j, part_ns = self._between(at, beside + _NEAR)
             apart_j = (part_j - level_w * (part_ns / 1e9)) * (1 if part_ns > 0 else -1)
             # What is drawn outside beyond the level there belongs inside; what is drawn inside below it is missing.
             known = bool(self._cells.whole[edge.cell])
@@ -196,8 +200,8 @@ class Edges:
     def _steps_w2(self) -> float:
         """All updates were earlier or later, and the load begins and ends with the window: it loses at one edge."""
         found = 0.0
-        for at, outside in ((_START, 6), (_END, 10)):
-            levels = self._mean_w(outside, at), self._mean_w(at, outside + 1)
+        for at, beside in ((_START, _BY_START), (_END, _BY_END)):
+            levels = self._mean_w(beside + _OUTSIDE, at), self._mean_w(at, beside + _INSIDE)
             if levels[0] is not None and levels[1] is not None:
                 found += (levels[1] - levels[0]) ** 2 / 2
         return found
