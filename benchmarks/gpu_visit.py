@@ -166,6 +166,7 @@ VISITS: dict[str, list[Lanes]] = {
             ],
         },
     ],
+    "meter": [{(0,): [script("real-meter", 235, "real_meter.py", "--out", f"{OUT}/real_meter")]}],
 }
 """Name -> what is done one after the other; in each, lanes beside each other, and in a lane stages in their order."""
 

@@ -18,7 +18,7 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
     """meter_error.json, meter_error.md and meter_error.svg."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meter_error.json").write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
-    text = "\n\n".join((by_sensor(found), by_load(found), coverage(found), said(found)))
+    text = "\n\n".join((by_sensor(found), by_load(found), coverage(found), coverage_by_load(found), said(found)))
     (folder / "meter_error.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     plot(found, folder / "meter_error.svg")
@@ -65,6 +65,17 @@ def coverage(found: Mapping[str, Any]) -> str:
             cells.append(f"{inside(pairs):.1%} (± {statistics.median(u for _, u in pairs):.2g} %)")
         every = [pair for length in lengths for pair in pooled(loads, length)]
         rows.append(f"| {card} | {inside(every):.1%} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def coverage_by_load(found: Mapping[str, Any]) -> str:
+    """The same load by load, windows of all lengths together."""
+    stated = found["stated"]
+    loads = list(next(iter(stated.values())))
+    rows = [f"| sensor | {' | '.join(loads)} |", f"| --- |{' ---: |' * len(loads)}"]
+    for card, table in stated.items():
+        cells = [f"{inside([pair for pairs in table[load].values() for pair in pairs]):.1%}" for load in loads]
+        rows.append(f"| {card} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,8 @@ from energybench.errors import ConfigError, DeviceError, MeterError, WindowError
 from energybench.testing import Server, constant, maxwell, pascal, square, volta
 from energybench.testing.fixtures import fake_nvml  # noqa: F401
 from energybench_plugins.synchronizers import frameworks
+
+FAKE_CUDA = Path(__file__).parent / "fakes" / "fake_cuda.c"
 
 
 @pytest.fixture(autouse=True)
@@ -313,6 +316,15 @@ def test_importing_energybench_is_light_and_loads_no_framework():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.fixture(scope="session")
+def cuda_driver(tmp_path_factory):
+    """A program's first line: it loads a CUDA driver of four devices."""
+    library = tmp_path_factory.mktemp("cuda") / "libcuda.so.1"
+    command = ["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(FAKE_CUDA)]
+    subprocess.run(command, check=True)
+    return f"import ctypes; ctypes.CDLL({str(library)!r})\n"
+
+
 class TestSynchronizing:
     def test_the_edges_of_windows_wait_for_what_is_loaded(self, monkeypatch):
         """A real module in the place of MXNet: its work takes 0.2 s, and goes on behind `launch`."""
@@ -342,6 +354,41 @@ class TestSynchronizing:
         started = True
         frameworks.wait_for_torch()
         assert waited == [2]
+
+    @pytest.mark.parametrize(
+        "environment, waited",
+        [({"CUDA_BUSY": "0110"}, ["1", "2"]), ({"CUDA_BUSY": "0000"}, []), ({}, [])],
+        ids=["two in use", "none in use", "loaded and not started"],
+    )
+    def test_what_uses_cuda_is_waited_for_where_it_has_a_context(self, cuda_driver, environment, waited):
+        """As CuPy does, or anything else: it is found by the driver that it loaded."""
+        done = script(
+            cuda_driver + START + "with energybench.measure(**tdp) as m:\n    with m.window('work'): pass",
+            **environment,
+        )
+        assert done.returncode == 0, done.stderr
+        told = done.stderr.splitlines()
+        assert "left 0" in told and not [line for line in told if line.startswith("new context")]
+        edges = 4  # of the block and of the window
+        assert [line.split()[-1] for line in told if line.startswith("waited")] == waited * edges
+
+    def test_a_window_ends_when_the_device_s_work_does(self, cuda_driver):
+        done = script(
+            START + cuda_driver + "begun = time.monotonic()\n"
+            "with energybench.measure(**tdp) as m: entered = time.monotonic() - begun\n"
+            "print(entered)",
+            CUDA_BUSY="1000",
+            CUDA_WORK_MS="400",
+        )
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout) >= 0.35
+
+    def test_what_a_device_says_when_it_is_waited_for_is_told(self, cuda_driver):
+        done = script(
+            cuda_driver + START + "with energybench.measure(**tdp): os.environ['CUDA_FAILS'] = '700'\n",
+            CUDA_BUSY="0010",
+        )
+        assert done.returncode and "CUDA error 700 of work on device 2" in done.stderr and "left 0" in done.stderr
 
     def test_an_error_of_the_devices_is_told_but_hides_no_other(self, monkeypatch):
         mxnet = types.ModuleType("mxnet")

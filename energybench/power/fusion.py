@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from energybench.power.meter import Source
+from energybench.power.running import Running
 from energybench.power.segments import AROUND, Bools, Cells, Course, Segments, is_full_time, is_part_time
 from energybench.power.series import Floats, Ints
 
@@ -23,6 +24,12 @@ AGREEING = 0.01
 
 TELLING = 0.01
 """Spans whose edges lie so near to those of the cells, as a share of a cell squared, tell nothing of their inside."""
+
+WITNESSES = 31
+"""So many means of another sensor around a cell say whether it swings as it seems to."""
+
+UNLIKE = 0.25
+"""They do where what is drawn leaves no more than this share of their variance."""
 
 
 def ranked(sources: Sequence[Source]) -> list[Source]:
@@ -96,7 +103,8 @@ def doubted(total: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Cour
     cells = total.cells
     length_s = (cells.end_ns - cells.start_ns) / 1e9
     first, last = (_inside(cells.start_ns, cells.end_ns, time_ns) for time_ns in (start_ns, end_ns))
-    until = [_until(total.segments, time_ns) for time_ns in (start_ns, end_ns)]
+    sums = Running(total.segments)
+    until = [sums.until(time_ns) for time_ns in (start_ns, end_ns)]
     drawn_j, drawn_ns = until[1][0] - until[0][0], until[1][1] - until[0][1]
     told = (first >= 0) & (last >= 0) & (drawn_ns == end_ns - start_ns)
     told_j = mean_w * ((end_ns - start_ns) / 1e9)
@@ -118,16 +126,34 @@ def doubted(total: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Cour
     return replace(total, cells=replace(cells, course_w=np.maximum(cells.course_w, hidden_w)))
 
 
-def _until(segments: Segments, time_ns: Ints) -> tuple[Floats, Ints]:
-    """(n,) each: energy, and time covered, from the first segment's start until each time."""
-    length_ns = segments.end_ns - segments.start_ns
-    sums_j = np.concatenate(([0.0], np.cumsum(segments.energy_j)))
-    sums_ns = np.concatenate(([0], np.cumsum(length_ns)))
-    place = np.searchsorted(segments.end_ns, time_ns, side="right")
-    at = np.minimum(place, len(segments) - 1)
-    inside_ns = np.where(place < len(segments), np.maximum(0, time_ns - segments.start_ns[at]), 0)
-    power_w = segments.first_w[at] + (segments.last_w - segments.first_w)[at] * inside_ns / (2 * length_ns[at])
-    return sums_j[place] + power_w * (inside_ns / 1e9), sums_ns[place] + inside_ns
+def borne_out(fine: Course, without: Course, mean_w: Floats, start_ns: Ints, end_ns: Ints) -> Course:
+    """`fine` without the doubt that a swing is the alias of a faster one, where another sensor's means show it too.
+
+    Short means that begin elsewhere see a fast swing, but not when and as the cells seem to swing: their power is then
+    no more like what is drawn than its mean is. All of them around together tell.
+
+    Args:
+        fine: cells and how they are drawn.
+        without: the same cells, were there no faster swing.
+        mean_w: (n,) what the other sensor tells.
+        start_ns: (n,) beginning of the span that each is the mean of.
+        end_ns: (n,) its end.
+    """
+    cells = fine.cells
+    sums = Running(fine.segments)
+    until = [sums.until(time_ns) for time_ns in (start_ns, end_ns)]
+    told = until[1][1] - until[0][1] == end_ns - start_ns
+    if not told.any():
+        return fine
+    told_w, middle_ns = mean_w[told], ((start_ns + end_ns) // 2)[told]
+    drawn_w = (until[1][0] - until[0][0])[told] / ((end_ns - start_ns)[told] / 1e9)
+    apart_w2, level_w, square_w2 = (
+        uniform_filter1d(one, WITNESSES, mode="nearest") for one in ((told_w - drawn_w) ** 2, told_w, told_w**2)
+    )
+    alike = apart_w2 <= UNLIKE * np.maximum(0.0, square_w2 - level_w**2)
+    nearest = np.minimum(np.searchsorted(middle_ns, (cells.start_ns + cells.end_ns) // 2), len(alike) - 1)
+    course_w = np.where(alike[nearest], without.cells.course_w, cells.course_w)
+    return replace(fine, cells=replace(cells, course_w=course_w))
 
 
 def _finer_cells(total: Course, shape: Course, drawn: Bools, sampling_j2: Floats) -> Cells:
@@ -145,7 +171,7 @@ def _finer_cells(total: Course, shape: Course, drawn: Bools, sampling_j2: Floats
     jump_w = np.abs(np.diff(kept.power_w, prepend=kept.power_w[:1]))
     moved_j = kept.shift_s * np.maximum(jump_w, np.append(jump_w[1:], 0.0)[: len(jump_w)])
     edge_j2 = kept.edge_j**2 + moved_j**2 + cells.edge_j[inside] ** 2 + sampling_j2[inside] * share * (1 - share)
-    doubts = (np.sqrt(edge_j2), cells.shift_s[inside], cells.steady_s[inside])
+    doubts = (np.sqrt(edge_j2), cells.shift_s[inside], cells.steady_s[inside], kept.whole)
     kept = Cells(kept.start_ns, kept.end_ns, kept.power_w, kept.course_w, *doubts)
     return _cells_in_order(kept, cells.take(~drawn))
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 
 from energybench.power.meter import Source
+from energybench.power.rhythm import MEANS, Seen, hidden, low_pass
 from energybench.power.series import Floats, Ints
 from energybench.power.updates import BLOCK, Updates
 
@@ -103,6 +104,7 @@ class Cells:
         shift_s: (n,) standard uncertainty of when the updates around were, seconds.
         steady_s: (n,) for so long that doubt is the same one: what moves both edges of a window alike moves only the
             difference of the power at them.
+        whole: (n,) whether the energy of all of it is known; else the power at its ends is.
     """
 
     start_ns: Ints
@@ -112,6 +114,7 @@ class Cells:
     edge_j: Floats
     shift_s: Floats
     steady_s: Floats
+    whole: Bools
 
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
         """All of the above."""
@@ -123,6 +126,7 @@ class Cells:
             self.edge_j,
             self.shift_s,
             self.steady_s,
+            self.whole,
         )
 
     def take(self, chosen: Bools | Ints) -> Cells:
@@ -163,13 +167,14 @@ def is_full_time(source: Source) -> bool:
     return averaging_s is not None and FULL_TIME <= averaging_s / source.update_s <= LONG_MEAN
 
 
-def course(source: Source, found: Updates, number: int = 0) -> Course:
+def course(source: Source, found: Updates, number: int = 0, seen: Seen | None = MEANS) -> Course:
     """The power over time that a source's updates tell.
 
     Args:
         source: the source.
         found: its updates.
         number: of the source, for `Segments.source`.
+        seen: how means see a swing that is faster than they are; None: there is no such swing.
     """
     if source.quantity == "energy_j":
         return _of_counter(source, found, number)
@@ -178,14 +183,14 @@ def course(source: Source, found: Updates, number: int = 0) -> Course:
     if found.located and source.lag_s is not None:
         return _of_lag(source, found, number)
     if found.located and is_full_time(source):
-        return _of_means(source, found, number)
+        return _of_means(source, found, number, seen)
     return _straight(source, found, number)
 
 
 def no_cells() -> Cells:
     """Not one."""
     none = np.zeros(0)
-    return Cells(none.astype(np.int64), none.astype(np.int64), none, none, none, none, none)
+    return Cells(none.astype(np.int64), none.astype(np.int64), none, none, none, none, none, none.astype(np.bool_))
 
 
 def _gap_limit_ns(source: Source) -> int:
@@ -220,7 +225,7 @@ def _of_counter(source: Source, found: Updates, number: int) -> Course:
     read_s = np.maximum(read_ns[:-1], read_ns[1:])[keep] / 1e9
     edge_j2 = (_with_neighbours(step_j, touching) ** 2 + (power_w * read_s) ** 2 + source.resolution**2) / 12
     none = np.zeros(len(power_w))
-    cells = Cells(start_ns, end_ns, power_w, none, np.sqrt(edge_j2), doubt_s, none)
+    cells = Cells(start_ns, end_ns, power_w, none, np.sqrt(edge_j2), doubt_s, none, np.ones(len(power_w), np.bool_))
     return Course(_flat(start_ns, end_ns, power_w, peak_w, number), cells)
 
 
@@ -268,9 +273,9 @@ def _mean_peak_w(step_j: Floats, length_s: Floats, touching: Bools, shortest_s: 
 # --- power ------------------------------------------------------------------------------------------------------------
 
 
-def _of_means(source: Source, found: Updates, number: int) -> Course:
+def _of_means(source: Source, found: Updates, number: int, seen: Seen | None) -> Course:
     """Means over the time since the update before: cells."""
-    return _cells_of(source, found, found.value[1:], number)
+    return _cells_of(source, found, found.value[1:], number, seen)
 
 
 def _of_lag(source: Source, found: Updates, number: int) -> Course:
@@ -286,11 +291,14 @@ def _of_lag(source: Source, found: Updates, number: int) -> Course:
     power_w = np.maximum(0.0, (found.value[1:] - found.value[:-1] * decay) / (1 - decay))
     # The weights' middle lies after the interval's: that of exp(a x) is 1 / (1 - exp(-a)) - 1 / a.
     late_s = float(np.median(length_s / (1 - decay) - source.lag_s - length_s / 2)) if len(length_s) else 0.0
-    made = _cells_of(source, _later(found, late_s), power_w, number)
+    seen = low_pass(float(np.median(length_s)) / source.lag_s) if len(length_s) else MEANS
+    made = _cells_of(source, _later(found, late_s), power_w, number, seen)
     cells, segments = made.cells, made.segments
     length_s = (cells.end_ns - cells.start_ns) / 1e9
-    jump_w = _jump_w(cells.power_w, cells.end_ns[:-1] == cells.start_ns[1:])
+    touching = cells.end_ns[:-1] == cells.start_ns[1:]
+    jump_w = _jump_w(cells.power_w, touching)
     variance_j2 = (jump_w * length_s) ** 2 * _lag_variance(length_s / source.lag_s)
+    variance_j2 += hidden(cells.power_w, touching, seen).sampling_w2 * length_s**2
     cell = np.searchsorted(cells.start_ns, segments.start_ns, side="right") - 1
     share = (segments.end_ns - segments.start_ns) / 1e9 / length_s[cell]
     return Course(_with_sampling(segments, variance_j2[cell] * share), cells)
@@ -309,7 +317,7 @@ def _lag_variance(ratio: Floats) -> Floats:
     return np.minimum(ratio, 3.0) ** 2 / 120
 
 
-def _cells_of(source: Source, found: Updates, power_w: Floats, number: int) -> Course:
+def _cells_of(source: Source, found: Updates, power_w: Floats, number: int, seen: Seen | None) -> Course:
     """Cells between neighbouring updates no further apart than the limit; (n,) updates, (n - 1,) powers."""
     length_ns = np.diff(found.time_ns)
     keep = (length_ns > 0) & (length_ns <= _gap_limit_ns(source))
@@ -317,7 +325,7 @@ def _cells_of(source: Source, found: Updates, power_w: Floats, number: int) -> C
     doubt_s = np.maximum(found.doubt_ns[:-1], found.doubt_ns[1:])[keep] / 1e9
     # Energy is power x time here, and a shift of all updates moves only what differs at a window's edges, for ever.
     doubts = (np.zeros(len(power_w)), doubt_s, np.full(len(power_w), np.inf))
-    return drawn(start_ns, end_ns, power_w, power_w, doubts, number)
+    return drawn(start_ns, end_ns, power_w, power_w, doubts, number, seen)
 
 
 def _straight(source: Source, found: Updates, number: int) -> Course:
@@ -358,7 +366,8 @@ def _edges_in_doubt(source: Source, found: Updates, segments: Segments, keep: Bo
     mean_w = (segments.first_w + segments.last_w) / 2
     none, for_ever = (np.broadcast_to(value, len(segments)) for value in (0.0, np.inf))  # of a day's trace, no memory
     edge_j = timing_s * (high - low)
-    return Cells(segments.start_ns, segments.end_ns, mean_w, none, edge_j, doubt_s, for_ever)
+    whole = np.broadcast_to(False, len(segments))
+    return Cells(segments.start_ns, segments.end_ns, mean_w, none, edge_j, doubt_s, for_ever, whole)
 
 
 def _seen(source: Source) -> float:
@@ -410,6 +419,7 @@ def drawn(
     peak_w: Floats,
     doubts: tuple[Floats, Floats, Floats],
     number: int,
+    seen: Seen | None = MEANS,
 ) -> Course:
     """Cells with the power drawn inside them as their neighbours suggest; each keeps its energy.
 
@@ -422,7 +432,11 @@ def drawn(
     slope_w = _slope_w(start_ns, end_ns, power_w, before, after)
     slope_w[jump] = 0.0
     first_w, last_w = power_w - slope_w / 2, power_w + slope_w / 2
-    cells = Cells(start_ns, end_ns, power_w, _course_w(power_w, before, after, jump, low_w, high_w), *doubts)
+    course_w = _course_w(power_w, before, after, jump, low_w, high_w)
+    if seen is not None:
+        course_w = np.maximum(course_w, hidden(power_w, touching, seen).course_w)
+    whole = np.broadcast_to(True, len(power_w))
+    cells = Cells(start_ns, end_ns, power_w, course_w, *doubts, whole)
     plain = Segments(start_ns, end_ns, first_w, last_w, peak_w, np.zeros(len(power_w)), _numbered(len(power_w), number))
     return Course(_split(plain, jump, low_w, high_w), cells)
 

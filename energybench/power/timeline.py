@@ -11,14 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from energybench.power.calibration import corrected
-from energybench.power.fusion import doubted, filled, ranked, shape_for, shaped
+from energybench.power.edges import Edges
+from energybench.power.fusion import borne_out, doubted, filled, ranked, shape_for, shaped
 from energybench.power.largest import Largest
 from energybench.power.meter import Channel, Reading, Source
+from energybench.power.running import Running, running
 from energybench.power.segments import Course, course, gap_limit_s, is_full_time, is_part_time
-from energybench.power.series import Columns, Key, by_source
+from energybench.power.series import Columns, Floats, Ints, Key, by_source
 from energybench.power.updates import BLOCK, Updates, updates
 from energybench.run.result import ChannelEnergy
 
@@ -30,8 +31,8 @@ DISAGREEMENT = 0.05
 ENOUGH_UPDATES = 60
 """Fewest updates of a window in which two sources are compared."""
 
-OWN_SHIFT = 0.35
-"""Of the doubt about when a sensor was updated, this share is another at other times; the rest is always the same."""
+SHORT_MEAN = 2.0
+"""Means over so many updates of another source are short enough to show whether that swings."""
 
 NOTICEABLE = 0.01
 """A source that gave no more than this share of the window's time is not named."""
@@ -81,19 +82,25 @@ class Timeline:
 
         - each edge of the window that cuts a cell (two updates between which the energy is known, its course not): at
           the share x of a cell of length L, D x L x x(1 - x) / sqrt(3), the root mean square for a jump by D at an
-          unknown instant; D is told by the neighbouring cells (`segments`);
+          unknown instant; D is told by the neighbouring cells (`segments`), by other sources (`fusion`), and, where the
+          readings swing, by how large a swing faster than the updates would have to be that looks like it (`rhythm`);
+        - that the load begins and ends with the window, as a piece of work does that is measured. Then the power jumps
+          at the edges themselves, and what is drawn on their far side is missing at both of them alike: the energy that
+          the cut cells have beyond the level of those outside. It may be anything from none of it to all, either way,
+          so divided by sqrt(3) (GUM 4.3.7). A jump in a cell is taken for at most five times the difference to its
+          neighbour. Of steady power it is nothing;
         - what is always the same of the doubt about when the updates were, the sources' `time_uncertainty_s` above all:
-          the root mean square of what the window gains or loses when it is moved by that doubt, to and fro. It is much
-          where the power jumps at a window's edges, as that of a burst does, and nothing where it is steady. Where an
-          edge cuts a cell, the power there may be D x sqrt((x^3 + (1 - x)^3) / 3) from what is drawn; two edges of one
-          cell, y - x of it apart, may differ by D x sqrt(y - x);
+          the larger of what the window gains or loses, root mean square, when it is moved by that doubt, to and fro, as
+          the course is drawn, and of the steps of the power at its edges times that doubt, as a drawn course is less
+          steep than the load. Where an edge cuts a cell, the power there may be D x sqrt((x^3 + (1 - x)^3) / 3) from
+          what is drawn; two edges of one cell, y - x of it apart, may differ by D x sqrt(y - x);
         - each edge's own part of that doubt, times the power there; of a counter whose updates could not be located,
           energy of the interval / sqrt(12), and the same of the read's length and of the resolution (rectangular
           distributions, GUM 4.3.7);
         - of a counter, how well its pace is known: what it counted is divided by the time between its updates. Each
           `BLOCK` of readings finds its phase anew, so in longer windows this grows no more;
-        - power that is seen for a part of the time or at instants: for each interval, what may have been missed, told
-          by how much successive values differ (`segments`);
+        - power that is seen for a part of the time, at instants or through a low-pass: for each interval, what may have
+          been missed, told by how much successive values differ (`segments`);
         - power: resolution x time / sqrt(12), the same rounding all through the window;
         - time in which another source stands in: 2 % of its energy.
 
@@ -218,7 +225,7 @@ def _fused(known: list[_Known]) -> Course:
     fused = known[0].course
     fine = shape_for(sources[0], sources[1:])
     if fine is not None and known[0].updates.located:
-        fused = shaped(fused, known[sources.index(fine)].course)
+        fused = shaped(fused, _witnessed(known[sources.index(fine)], known))
     elif len(fused.cells.start_ns) and known[0].updates.located:
         for other in known[1:]:
             fused = _contradicted(fused, other)
@@ -227,12 +234,30 @@ def _fused(known: list[_Known]) -> Course:
     return fused
 
 
+def _witnessed(fine: _Known, known: list[_Known]) -> Course:
+    """The course of the finest source, with less doubt where short means of another show that it swings as it says."""
+    for other in known:
+        spans = _spans(other)
+        if other is fine or spans is None or not len(fine.course.cells.start_ns):
+            continue
+        if (other.source.averaging_s or 0.0) <= SHORT_MEAN * (fine.source.update_s or 0.0):
+            without = course(fine.source, fine.updates, int(fine.course.segments.source[0]), None)
+            return borne_out(fine.course, without, *spans)
+    return fine.course
+
+
 def _contradicted(total: Course, other: _Known) -> Course:
     """`total` with the doubt that the means of another source cast on how its cells are drawn."""
-    source, found = other.source, other.updates
+    spans = _spans(other)
+    return total if spans is None else doubted(total, *spans)
+
+
+def _spans(known: _Known) -> tuple[Floats, Ints, Ints] | None:
+    """(n,) each: means that a source tells, and beginning and end of the time that each is of; None: it tells none."""
+    source, found = known.source, known.updates
     if not (source.quantity == "power_w" and found.located and source.averaging_s and source.lag_s is None):
-        return total
-    return doubted(total, found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns)
+        return None
+    return found.value, found.time_ns - round(source.averaging_s * 1e9), found.time_ns
 
 
 def _pace_j2(known: _Known, window: _Window) -> float:
@@ -303,122 +328,40 @@ class _Line:
         self._segments = of.segments
         self._cells = of.cells
         self._peak_w = Largest(of.segments.peak_w)
-        lengths_ns = of.segments.end_ns - of.segments.start_ns
-        self._energy_j = _running(of.segments.energy_j)
-        self._covered_ns = _running(lengths_ns)
-        self._sampling_j2 = _running(of.segments.sampling_j2)
+        self._sums = Running(of.segments)
+        self._sampling_j2 = running(of.segments.sampling_j2)
         self._numbers = [int(number) for number in np.unique(of.segments.source)]
+        lengths_ns = of.segments.end_ns - of.segments.start_ns
         self._by_source = {
-            number: _running(np.where(of.segments.source == number, lengths_ns, 0))
+            number: running(np.where(of.segments.source == number, lengths_ns, 0))
             for number in (self._numbers if len(self._numbers) > 1 else [])
         }
 
     def window(self, start_ns: int, end_ns: int) -> _Window:
         """Energy, its variance and what it rests on, from `start_ns` to `end_ns`."""
-        first, stop = self._segments_in(start_ns, end_ns)
-        if first >= stop:
+        first = int(self._segments.end_ns.searchsorted(start_ns, side="right"))
+        stop = int(self._segments.start_ns.searchsorted(end_ns, side="left"))
+        if first >= stop or start_ns == end_ns:
             return _Window(0.0, 0.0, 0, 0.0, {})
-        energy_j, sampling_j2, covered_ns = self._sum(start_ns, end_ns)
+        edges = Edges(self._cells, self._sums, start_ns, end_ns, self._late_s)
         return _Window(
-            energy_j=energy_j,
-            variance_j2=sampling_j2 + self._edges_j2(start_ns, end_ns) + self._moved_j2(start_ns, end_ns),
-            covered_ns=covered_ns,
+            energy_j=edges.energy_j,
+            variance_j2=self._missed_j2(first, stop, start_ns, end_ns) + edges.variance_j2(),
+            covered_ns=edges.covered_ns,
             peak_w=self._peak_w.between(first, stop),
             shares=self._shares(first, stop),
         )
 
-    def _segments_in(self, start_ns: int, end_ns: int) -> tuple[int, int]:
-        """The first segment that reaches into the window, and the one after the last; equal where there is none."""
-        first = int(np.searchsorted(self._segments.end_ns, start_ns, side="right"))
-        stop = int(np.searchsorted(self._segments.start_ns, end_ns, side="left"))
-        return first, (first if start_ns == end_ns else max(first, stop))
-
-    def _sum(self, start_ns: int, end_ns: int) -> tuple[float, float, int]:
-        """Energy, sampling variance and covered time of a window."""
-        first, stop = self._segments_in(start_ns, end_ns)
-        if first == stop:
-            return 0.0, 0.0, 0
-        ends = [self._part(i, start_ns, end_ns) for i in sorted({first, stop - 1})]
-        energy_j, variance_j2, covered_ns = (sum(column) for column in zip(*ends, strict=True))
-        between = slice(first + 1, stop - 1)
-        if between.stop > between.start:
-            energy_j += float(self._energy_j[between.stop] - self._energy_j[between.start])
-            variance_j2 += max(0.0, float(self._sampling_j2[between.stop] - self._sampling_j2[between.start]))
-            covered_ns += int(self._covered_ns[between.stop] - self._covered_ns[between.start])
-        return energy_j, variance_j2, covered_ns
-
-    def _part(self, i: int, start_ns: int, end_ns: int) -> tuple[float, float, int]:
-        """Energy, sampling variance and length of segment `i` inside the window."""
-        segments = self._segments
-        begin_ns, finish_ns = int(segments.start_ns[i]), int(segments.end_ns[i])
-        from_ns, to_ns, length_ns = max(start_ns, begin_ns), min(end_ns, finish_ns), finish_ns - begin_ns
-        middle = ((from_ns - begin_ns) + (to_ns - begin_ns)) / (2 * length_ns)
-        power_w = float(segments.first_w[i]) * (1 - middle) + float(segments.last_w[i]) * middle
-        share = (to_ns - from_ns) / length_ns
-        return power_w * ((to_ns - from_ns) / 1e9), float(segments.sampling_j2[i]) * share**2, to_ns - from_ns
-
-    def _edges_j2(self, start_ns: int, end_ns: int) -> float:
-        """Variance from the window's two edges; two in one cell share its doubt."""
-        first, x = self._cell(start_ns)
-        last, y = self._cell(end_ns)
-        if first is None and last is None:
+    def _missed_j2(self, first: int, stop: int, start_ns: int, end_ns: int) -> float:
+        """Sampling variance of the segments; that of a part falls with its square."""
+        whole = max(0.0, float(self._sampling_j2[stop] - self._sampling_j2[first]))
+        if not whole:
             return 0.0
-        if first is not None and first == last:
-            # Energy between two edges of one cell: the same kernel, for the part between them.
-            own_j = min(1.0, 2 * (y - x)) * float(self._cells.edge_j[first])
-            return self._course_j2(first, y - x) + own_j**2
-        own_s = self._shifts_s(start_ns, end_ns)[1]
-        found = 0.0
-        for cell, share in ((first, x), (last, y)):
-            if cell is not None:
-                moved_j = own_s * float(self._cells.power_w[cell])
-                found += self._course_j2(cell, share) + float(self._cells.edge_j[cell] ** 2) + moved_j**2
-        return found
-
-    def _shifts_s(self, start_ns: int, end_ns: int) -> tuple[float, float]:
-        """Of the doubt about when the updates were, what is the same at both edges and what is each edge's own."""
-        cells = self._cells
-        ends = [cell for cell in (self._cell(start_ns)[0], self._cell(end_ns)[0]) if cell is not None]
-        if not ends:
-            return self._late_s, 0.0
-        shift_s = max(float(cells.shift_s[cell]) for cell in ends)
-        steady_s = min(float(cells.steady_s[cell]) for cell in ends)
-        own = OWN_SHIFT**2 * (1 - np.exp(-(end_ns - start_ns) / 1e9 / steady_s)) if steady_s > 0 else 1.0
-        return float(np.hypot(self._late_s, np.sqrt(1 - own) * shift_s)), float(np.sqrt(own) * shift_s)
-
-    def _moved_j2(self, start_ns: int, end_ns: int) -> float:
-        """Variance from a doubt that moves all updates alike."""
-        by_s = self._shifts_s(start_ns, end_ns)[0]
-        by_ns = round(by_s * 1e9)
-        if not by_ns:
-            return 0.0
-        energy_j, _, covered_ns = self._sum(start_ns, end_ns)
-        moved = [self._sum(start_ns + way * by_ns, end_ns + way * by_ns) for way in (-1, 1)]
-        # A window moved beyond the readings has lost them, which says nothing of its power.
-        told = [one for one in moved if one[2] == covered_ns] or moved
-        apart_j2 = sum((one[0] - energy_j) ** 2 for one in told) / len(told)
-        return apart_j2 + by_s**2 * self._powers_w2(start_ns, end_ns)
-
-    def _powers_w2(self, start_ns: int, end_ns: int) -> float:
-        """Variance of the difference of the powers at the two edges, by what their cells may hide."""
-        first, x = self._cell(start_ns)
-        last, y = self._cell(end_ns)
-        if first is not None and first == last:
-            return float(self._cells.course_w[first]) ** 2 * (y - x)
-        ends = [(cell, share) for cell, share in ((first, x), (last, y)) if cell is not None]
-        return sum(float(self._cells.course_w[cell]) ** 2 * (at**3 + (1 - at) ** 3) / 3 for cell, at in ends)
-
-    def _course_j2(self, cell: int, share: float) -> float:
-        length_s = float(self._cells.end_ns[cell] - self._cells.start_ns[cell]) / 1e9
-        return (float(self._cells.course_w[cell]) * length_s * share * (1 - share)) ** 2 / 3
-
-    def _cell(self, time_ns: int) -> tuple[int | None, float]:
-        """The cell that a time falls into, and at what share of it; None where it falls between two or into none."""
-        cells = self._cells
-        i = int(np.searchsorted(cells.start_ns, time_ns, side="right")) - 1
-        if i < 0 or time_ns > cells.end_ns[i]:
-            return None, 0.0
-        return i, float(time_ns - cells.start_ns[i]) / float(cells.end_ns[i] - cells.start_ns[i])
+        for i in {first, stop - 1}:
+            begin_ns, finish_ns = int(self._segments.start_ns[i]), int(self._segments.end_ns[i])
+            share = (min(end_ns, finish_ns) - max(start_ns, begin_ns)) / (finish_ns - begin_ns)
+            whole -= float(self._segments.sampling_j2[i]) * (1 - share**2)
+        return max(0.0, whole)
 
     def _shares(self, first: int, stop: int) -> dict[int, float]:
         """Whole segments count: what an edge cuts off is too little to name a source for."""
@@ -427,10 +370,3 @@ class _Line:
         taken = {number: int(sums[stop] - sums[first]) for number, sums in self._by_source.items()}
         whole = sum(taken.values())
         return {number: length / whole for number, length in taken.items() if length}
-
-
-def _running(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """(n,) -> (n + 1,): sums of the first 0, 1, ... n values."""
-    sums = np.zeros(len(values) + 1, values.dtype)
-    np.cumsum(values, out=sums[1:])
-    return sums

@@ -1,12 +1,15 @@
 """Whether the stated uncertainty is true, over thousands of windows on simulated sensors, and how large errors are."""
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from energybench.power.meter import Channel, Source
+from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
 from energybench.testing import PRESETS, constant, linear, simulation, square, step, training
 
@@ -32,19 +35,36 @@ SENSORS = {
     "turing": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.1)],
     "ampere_a100": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.025)],
     "ampere_rtx30": [COUNTER, source("usage", period_s=0.0485, update_s=0.1, averaging_s=1.0)],
+    "ada": [
+        COUNTER,
+        source("usage", period_s=0.0485, update_s=0.1, averaging_s=0.11),
+        source("instant", period_s=0.0485, update_s=0.1),
+    ],
     "hopper": [
         COUNTER,
         source("buffer", period_s=0.5, update_s=0.02, averaging_s=0.02),
         source("usage", period_s=0.0485, update_s=0.1, averaging_s=1.0),
+        source("instant", period_s=0.0485, update_s=0.1, averaging_s=0.025),
     ],
 }
+
+
+BURSTS_S = (0.051, 0.096, 0.191, 0.5)
+
+FAST = [(0.015, 0.045), (0.045, 0.055), (0.055, 0.09), (0.09, 0.11), (0.11, 0.19), (0.19, 0.21)]
+"""Periods of squares, seconds: about those of the sensors' updates, their halves and doubles, and what lies between."""
+
+
+def rhythm(chance, shortest_s, longest_s):
+    period_s = chance.uniform(shortest_s, longest_s)
+    return square(chance.uniform(40, 80), chance.uniform(180, 350), period_s, chance.uniform(0.2, 0.8), chance.random())
 
 
 def loads(chance):
     yield constant(chance.uniform(40, 300))
     yield step(chance.uniform(0.3, 0.7) * LENGTH_S, chance.uniform(30, 100), chance.uniform(150, 350))
-    period_s = chance.choice([chance.uniform(0.03, 0.3), chance.uniform(0.3, 3)])
-    yield square(chance.uniform(40, 80), chance.uniform(180, 350), period_s, chance.uniform(0.2, 0.8), chance.random())
+    yield rhythm(chance, *chance.choice([(0.03, 0.3), (0.3, 3.0)]))
+    yield rhythm(chance, *chance.choice(FAST))
     begin_s = chance.uniform(0.1, 0.4) * LENGTH_S
     yield linear([(0, 50), (begin_s, 50), (begin_s + chance.uniform(0.5, 0.5 * LENGTH_S), 300)])
     epoch_s = chance.uniform(1, 5)
@@ -57,6 +77,18 @@ def loads(chance):
     yield linear(knots)
 
 
+def bursts(chance, length_s, whole_s):
+    """Equal bursts with rests between, and when they are: (start, end) in seconds."""
+    low_w, high_w = chance.uniform(50, 130), chance.uniform(400, 800)
+    knots, spans, time_s = [(0.0, low_w)], [], 0.0
+    while time_s < whole_s:
+        start_s = time_s + chance.choice([0.35, 0.75]) * chance.uniform(0.8, 1.2)
+        time_s = start_s + length_s
+        knots += [(start_s, low_w), (start_s, high_w), (time_s, high_w), (time_s, low_w)]
+        spans.append((start_s, time_s))
+    return linear(knots), [span for span in spans if span[0] > 1.2 and span[1] < whole_s - 1.2]
+
+
 def card_of(name, curve, gain, chance):
     """The card with its sensors' beats somewhere, as on every board."""
     card = PRESETS[name](curve, gain)
@@ -66,10 +98,26 @@ def card_of(name, curve, gain, chance):
 
 def windows(chance):
     for mean_s in WINDOWS_S:
-        for _ in range(20 if mean_s < 60 else 6):
+        for _ in range(10 if mean_s < 60 else 4):
             length_s = mean_s * chance.uniform(0.8, 1.2)
             start_s = chance.uniform(1.0, LENGTH_S - length_s - 1.0)
             yield mean_s, start_s, start_s + length_s
+
+
+def seen_by(name, curve, chance, length_s=LENGTH_S, gain=1.0, seed=0, gain_u=0.0):
+    """The timeline of a card of this generation, whose sensors tell the power a little late or early."""
+    late_ns = round(chance.gauss(0, LATE_S) * 1e9)
+    card = card_of(name, curve, gain, chance)
+    columns = simulation.readings(card, SENSORS[name], length_s, START_NS + late_ns, seed=seed)
+    return Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
+
+
+def ask(line, start_s, end_s):
+    return line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
+
+
+def is_inside(found, true_j):
+    return abs(found.energy_j - true_j) <= 2 * found.independent_u_j + 1e-9 * true_j
 
 
 def measured(name, turns, seed=0, gain_u=0.0):
@@ -78,25 +126,82 @@ def measured(name, turns, seed=0, gain_u=0.0):
     for turn in range(turns):
         gain = 1 + chance.gauss(0, gain_u)
         for curve in loads(chance):
-            card = card_of(name, curve, gain, chance)
-            late_ns = round(chance.gauss(0, LATE_S) * 1e9)
-            columns = simulation.readings(card, SENSORS[name], LENGTH_S, START_NS + late_ns, seed=turn)
-            line = Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
+            line = seen_by(name, curve, chance, gain=gain, seed=turn, gain_u=gain_u)
             for mean_s, start_s, end_s in windows(chance):
-                found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
-                yield mean_s, curve.energy_j(start_s, end_s), found
+                yield mean_s, curve.energy_j(start_s, end_s), ask(line, start_s, end_s)
+        length_s = chance.choice(BURSTS_S)
+        curve, spans = bursts(chance, length_s, LENGTH_S)
+        line = seen_by(name, curve, chance, gain=gain, seed=turn, gain_u=gain_u)
+        for start_s, end_s in spans:
+            yield length_s, curve.energy_j(start_s, end_s), ask(line, start_s, end_s)
 
 
 @pytest.fixture(scope="module", params=SENSORS)
 def sensor(request):
-    return request.param, list(measured(request.param, turns=4))
+    return request.param, list(measured(request.param, turns=8))
 
 
 def test_the_truth_lies_within_two_independent_uncertainties_in_90_to_99_5_per_cent(sensor):
     _, rows = sensor
-    inside = [abs(found.energy_j - true_j) <= 2 * found.independent_u_j + 1e-9 * true_j for _, true_j, found in rows]
+    inside = [is_inside(found, true_j) for _, true_j, found in rows]
     assert len(inside) > 2000
     assert 0.90 <= np.mean(inside) <= 0.995
+
+
+KEPT = 0.75
+"""Of the windows under squares of one range of periods, so many hold the truth; 0.9 is promised of all together."""
+
+
+@pytest.mark.parametrize("name", SENSORS)
+@pytest.mark.parametrize("periods_s", FAST)
+def test_squares_about_as_fast_as_the_sensors_updates_are_doubted_enough(name, periods_s):
+    """Updates that keep time with a load tell a steady power, or one that swings slowly and little: its alias."""
+    chance, inside = random.Random(f"{name} {periods_s}"), []
+    for turn, share in enumerate(np.linspace(0.04, 0.96, 12)):
+        period_s = periods_s[0] + share * (periods_s[1] - periods_s[0])
+        load = rhythm(chance, period_s, period_s)
+        line = seen_by(name, load, chance, 30.0, seed=turn)
+        for length_s in (0.05, 0.2, 1.0, 5.0, 20.0):
+            for _ in range(12):
+                start_s = chance.uniform(1.0, 29.0 - 1.2 * length_s)
+                end_s = start_s + chance.uniform(0.8, 1.2) * length_s
+                inside.append(is_inside(ask(line, start_s, end_s), load.energy_j(start_s, end_s)))
+    assert np.mean(inside) >= KEPT
+
+
+@pytest.mark.parametrize("name", SENSORS)
+@pytest.mark.parametrize("length_s", BURSTS_S)
+def test_a_window_that_begins_and_ends_with_its_load_is_doubted_enough(name, length_s):
+    """As `measure` around one piece of work does. Its edges lie where the power jumps, not anywhere."""
+    chance, inside = random.Random(f"{name} {length_s}"), []
+    for turn in range(20):
+        load, spans = bursts(chance, length_s, 12.0)
+        line = seen_by(name, load, chance, 12.0, seed=turn)
+        inside += [is_inside(ask(line, *span), load.energy_j(*span)) for span in spans]
+    assert len(inside) > 150
+    assert np.mean(inside) >= 0.88
+
+
+def test_what_keeps_time_with_the_updates_cannot_be_told_from_steady_power():
+    """Why no interval holds there, unless that of steady power did not either: the readings are the same."""
+    told = []
+    for load in (square(0, 300, 0.1, 0.5), constant(150)):
+        columns = simulation.readings(PRESETS["turing"](load, 1.0), SENSORS["turing"], 20.0, START_NS)
+        told.append([np.diff(columns["gpu.0", "counter"].value), columns["gpu.0", "usage"].value])
+    assert all(np.allclose(a, b, rtol=0, atol=2e-3) for a, b in zip(*told, strict=True))
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_steady_and_training_loads_keep_narrow_intervals(name):
+    """k = 1, per cent; of a training whose steps show as a ripple of a tenth."""
+    chance = random.Random(f"narrow {name}")
+    steps = training(1, 55, 300, 12, 5.0) + square(0, 30, 0.23, 0.7)
+    for load, limits in ((constant(200), {0.2: 0.1, 1.0: 0.03, 5.0: 0.01}), (steps, {0.2: 6.0, 1.0: 1.5, 5.0: 0.4})):
+        line = seen_by(name, load, chance, 60.0)
+        for length_s, limit in limits.items():
+            starts_s = [chance.uniform(1.0, 58.0 - length_s) for _ in range(200)]
+            stated = [ask(line, start_s, start_s + length_s) for start_s in starts_s]
+            assert np.median([100 * one.independent_u_j / one.energy_j for one in stated]) <= limit, (load, length_s)
 
 
 @pytest.mark.parametrize("name", ["pascal", "ampere_a100"])
@@ -122,7 +227,7 @@ def test_errors_are_small(sensor):
     _, rows = sensor
     for mean_s, limit in LIMITS.items():
         errors = [abs(found.energy_j / true_j - 1) * 100 for length, true_j, found in rows if length == mean_s]
-        assert np.median(errors) <= limit / 10, mean_s
+        assert np.median(errors) <= limit / 5, mean_s
         assert max(errors) <= LARGEST.get(mean_s, 400), mean_s
 
 
@@ -169,3 +274,74 @@ def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_record
                     inside.append(apart_j <= 2 * found.independent_u_j)
     assert len(inside) > 2000
     assert 0.90 <= np.mean(inside) <= 0.995
+
+
+@pytest.mark.parametrize(
+    "name, other, apart, flagged",
+    [
+        ("hopper", "buffer", 1.10, True),
+        ("hopper", "buffer", 0.90, True),
+        ("hopper", "buffer", 1.02, False),
+        ("turing", "usage", 1.10, True),
+        ("ampere_a100", "usage", 1.10, False),  # it sees a part of the time
+    ],
+)
+def test_two_sources_of_a_board_that_tell_different_energies_are_said_to(name, other, apart, flagged):
+    card = card_of(name, square(60, 300, 0.8), 1.0, random.Random(3))
+    card = replace(card, **{other: replace(getattr(card, other), gain=apart)})
+    line = Timeline(GPU, SENSORS[name], simulation.readings(card, SENSORS[name], 30.0, START_NS))
+    found = ask(line, 2.0, 28.0)
+    assert ("sources_disagree" in found.doubts) == flagged == ("sources_disagree" in flags([found]))
+    assert not ask(line, 2.0, 4.0).doubts  # too few updates to say so
+
+
+REAL_BURSTS = Path(__file__).parents[2] / "docs" / "results" / "h100_meter.json"
+
+
+def stated_of_bursts(low_w, high_w, length_s, late_s):
+    """What is stated (k = 2) of such bursts on an H100 that tells them so late, joules: the median of some."""
+    found = []
+    for seed in range(6):
+        chance, knots, spans, time_s = random.Random(seed), [(0.0, low_w)], [], 1.0
+        while time_s < 10.0:
+            start_s = time_s + chance.choice([0.35, 0.75]) * chance.uniform(0.8, 1.2)
+            time_s = start_s + length_s
+            knots += [(start_s, low_w), (start_s, high_w), (time_s, high_w), (time_s, low_w)]
+            spans.append((start_s, time_s))
+        card = card_of("hopper", linear(knots), 1.0, chance)
+        columns = simulation.readings(card, SENSORS["hopper"], 13.0, START_NS + round(late_s * 1e9), seed=seed)
+        line = Timeline(GPU, SENSORS["hopper"], columns)
+        found += [2 * ask(line, *span).independent_u_j for span in spans]
+    return np.median(found)
+
+
+def test_the_bursts_of_a_real_h100_lie_within_what_is_stated():
+    """The errors are the card's own; what would be stated of them is played: readings of that day were not kept."""
+    everywhere = []
+    for row in json.loads(REAL_BURSTS.read_text(encoding="utf-8"))["cards"]["0"]["bursts"]:
+        high_w = row["reference_j"] / row["length_s"]
+        apart_j = np.array(row["energies_j"]) - row["reference_j"]
+        late_s = max(0.0, -apart_j.mean() / (high_w - row["rest_w"]))
+        stated_j = np.hypot(stated_of_bursts(row["rest_w"], high_w, row["length_s"], late_s), 2 * row["reference_u_j"])
+        inside = np.abs(apart_j) <= stated_j
+        print(f"{1000 * row['length_s']:.0f} ms: {stated_j:.1f} J stated, {inside.sum()} of {len(inside)} inside")
+        assert inside.mean() >= 0.8
+        everywhere += list(inside)
+    assert len(everywhere) == 48 and np.mean(everywhere) >= 0.9
+
+
+def stated_with(names, load):
+    """Median of what an H100's sensors of these names state of 200 ms, k = 1, per cent."""
+    chance, sources = random.Random(11), [one for one in SENSORS["hopper"] if one.name in names]
+    line = Timeline(GPU, sources, simulation.readings(card_of("hopper", load, 1.0, chance), sources, 40.0, START_NS))
+    starts_s = [chance.uniform(1.0, 38.0) for _ in range(200)]
+    found = [ask(line, start_s, start_s + 0.2) for start_s in starts_s]
+    return np.median([100 * one.independent_u_j / one.energy_j for one in found])
+
+
+def test_a_swing_that_another_sensor_sees_too_is_no_alias():
+    slow, fast = training(1, 55, 300, 8, 5.0) + square(0, 30, 0.23, 0.7), square(100, 300, 0.0185, 0.5)
+    doubted = stated_with(("counter", "buffer"), slow)
+    assert stated_with(("counter", "buffer", "instant"), slow) < doubted / 3
+    doubted = stated_with(("counter", "buffer"), fast)
+    assert stated_with(("counter", "buffer", "instant"), fast) == pytest.approx(doubted, rel=0.05)

@@ -356,9 +356,10 @@ def test_the_sensors_own_time_counts():
 )
 def test_a_burst_is_in_doubt_by_how_late_all_times_may_be(window_s, doubt_j):
     """A window over all of the burst loses whichever way it is moved, one over its first half one way only."""
-    burst = [(0, 100), (2, 100), (2, 600), (3, 600), (3, 100), (6, 100)]
-    found = energy(source(time_uncertainty_s=0.005, averaging_s=0.0, period_s=2.0), burst, *window_s)
-    sure = energy(source(averaging_s=0.0, period_s=2.0), burst, *window_s)
+    steps = [(0.0, 2.0, 100), (2.0, 3.0, 600), (3.0, 6.0, 100)]
+    burst = [(at_s, watts) for first_s, last_s, watts in steps for at_s in np.linspace(first_s, last_s, 51)]
+    found = energy(source(time_uncertainty_s=0.005, averaging_s=0.0), burst, *window_s)
+    sure = energy(source(averaging_s=0.0), burst, *window_s)
     assert found.energy_j == pytest.approx(sure.energy_j)
     assert found.independent_u_j**2 - sure.independent_u_j**2 == pytest.approx(doubt_j**2, abs=1e-9)
 
