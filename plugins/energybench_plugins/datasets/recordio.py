@@ -80,7 +80,7 @@ class RecordFile:
             if len(record) < start:
                 raise self._damaged(self.offsets[number], f"{flag} labels do not fit into {len(record)} bytes")
             (label,) = struct.unpack_from("<f", record, IR_HEADER.size)
-        if label != int(label) or label < 0:
+        if not label.is_integer() or label < 0:  # no infinity is an integer, and NaN is none
             raise self._damaged(self.offsets[number], f"label {label:g} is no class")
         return ImageRecord(int(label), key, record[start:])
 
