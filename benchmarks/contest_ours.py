@@ -109,7 +109,8 @@ class Ours:
         """What the supervisor would start the worker with; which card it sees is settled already."""
         import torch  # noqa: F401
 
-        from energybench_plugins.engines.torch import TorchEngine, TorchOptions
+        from energybench_plugins.engines.torch import TorchEngine
+        from energybench_plugins.engines.torch_options import TorchOptions
 
         told = TorchEngine(TorchOptions()).environment([self._device()])
         return {name: value for name, value in told.items() if not name.startswith("CUDA_")}

@@ -18,7 +18,8 @@ from energybench.devices import GPU, Device, cpu_device
 from energybench.errors import DeviceError
 from energybench_plugins.engines import mxnet_build
 from energybench_plugins.engines.fatbin import GpuCode
-from energybench_plugins.engines.gluon import GluonEngine, GluonOptions
+from energybench_plugins.engines.gluon import GluonEngine
+from energybench_plugins.engines.gluon_options import GluonOptions
 
 PASCAL = Device(GPU, "GPU-1", "TITAN X (Pascal)", "pascal", 61)
 HOPPER = Device(GPU, "GPU-2", "H100", "hopper", 90)

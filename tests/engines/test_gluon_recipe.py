@@ -16,7 +16,8 @@ if importlib.util.find_spec("mxnet") is None:
 from gluon_runs import batches, experiment, step, trained, trainer_of
 
 from energybench.devices import Device, cpu_device
-from energybench_plugins.engines.gluon import GluonEngine, GluonOptions
+from energybench_plugins.engines.gluon import GluonEngine
+from energybench_plugins.engines.gluon_options import GluonOptions
 
 pytestmark = pytest.mark.gluon
 

@@ -26,7 +26,8 @@ from energybench.run import checkpoint
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import Result
-from energybench_plugins.engines.torch import TorchEngine, TorchOptions
+from energybench_plugins.engines.torch import TorchEngine
+from energybench_plugins.engines.torch_options import TorchOptions
 
 pytestmark = pytest.mark.torch
 

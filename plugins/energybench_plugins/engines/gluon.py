@@ -5,11 +5,7 @@ This module is the light side; `gluon_trainer` imports MXNet.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -20,33 +16,16 @@ from energybench.hookspecs import Register
 from energybench.run.engine import Task, Trainer
 from energybench_plugins.engines import mxnet_build
 from energybench_plugins.engines.fatbin import dotted
+from energybench_plugins.engines.gluon_options import ENGINE, GluonOptions
+from energybench_plugins.engines.starting import fault_at_start
 
 if TYPE_CHECKING:
     from energybench.config import Experiment
 
-ENGINE = "gluon"
 PROBE = (
     "from energybench_plugins.engines.mxnet_import import import_mxnet;"
     "mx = import_mxnet(); assert (mx.nd.ones((2, 2)) * 2).sum().asscalar() == 8; print(mx.__version__)"
 )
-PROBE_TIMEOUT_S = 120
-
-
-@dataclass(frozen=True)
-class GluonOptions:
-    """Options of `engine=gluon`.
-
-    Attributes:
-        kvstore: where gradients of several devices are added up: device | local | nccl (CUDA builds).
-        hybridize: compile the network into a graph with static memory.
-    """
-
-    kvstore: str = "device"
-    hybridize: bool = True
-
-    def __post_init__(self) -> None:
-        if self.kvstore not in ("device", "local", "nccl"):
-            raise ConfigError(f"engine.kvstore={self.kvstore}: give one of device, local, nccl")
 
 
 class GluonEngine:
@@ -70,20 +49,8 @@ class GluonEngine:
         state = self.check()
         if not state.ok:
             return state
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", PROBE],
-                env={**os.environ, **mxnet_build.library_path()},
-                capture_output=True,
-                text=True,
-                timeout=PROBE_TIMEOUT_S,
-            )
-        except subprocess.TimeoutExpired:
-            return Availability(False, f"{state.detail} did not start within {PROBE_TIMEOUT_S} s", "try it by hand")
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            return Availability(False, f"{state.detail} does not start: {said}", "reinstall energybench[gluon]")
-        return Availability(True, f"{state.detail}, {_covered()}")
+        fault = fault_at_start(PROBE, state.detail, "gluon", mxnet_build.library_path())
+        return fault or Availability(True, f"{state.detail}, {_covered()}")
 
     def refuses(self, device: Device) -> str | None:
         """A GPU for which the installed library holds no code: the CPU build any, a CUDA build those newer than it.

@@ -20,11 +20,11 @@ from energybench.errors import DataError, PluginError
 from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
-from energybench_plugins.engines.gluon import ENGINE, GluonOptions
 from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
 from energybench_plugins.engines.gluon_check import require_classifier
 from energybench_plugins.engines.gluon_flops import training_flops
 from energybench_plugins.engines.gluon_optimizer import optimizer_state, reset_optimizer, restore_optimizer
+from energybench_plugins.engines.gluon_options import ENGINE, GluonOptions
 from energybench_plugins.engines.gluon_wait import Waits
 from energybench_plugins.engines.mxnet_build import installed_build
 from energybench_plugins.engines.process_memory import resident_bytes

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from energybench.errors import ConfigError
-from energybench_plugins.engines.torch import TorchOptions
+from energybench_plugins.engines.torch_options import TorchOptions
 
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 """Variables that name the compilers' caches -> their folder in ours."""

@@ -10,8 +10,8 @@ import torch
 
 from energybench.devices import CPU
 from energybench.run.engine import Task
-from energybench_plugins.engines.torch import TorchOptions
 from energybench_plugins.engines.torch_feed import Layout
+from energybench_plugins.engines.torch_options import TorchOptions
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -19,7 +19,6 @@ from energybench.images import EncodedBatch, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
-from energybench_plugins.engines.torch import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_blocks import build, named_tensors
 from energybench_plugins.engines.torch_check import require_classifier
 from energybench_plugins.engines.torch_compiled import Compiler
@@ -35,6 +34,7 @@ from energybench_plugins.engines.torch_optimizer import (
     restore_optimizer,
     set_rate,
 )
+from energybench_plugins.engines.torch_options import ENGINE, TorchOptions
 from energybench_plugins.engines.torch_pace import Pace
 from energybench_plugins.engines.torch_ranks import Ranks
 from energybench_plugins.engines.torch_step import WARM_STEPS, WARM_STEPS_OF_SEVERAL, Objective, Step
