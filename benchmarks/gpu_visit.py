@@ -101,11 +101,10 @@ VISITS: dict[str, list[Lanes]] = {
     "training": [
         {
             (0,): [
-                contest("resnet50-256", 205, 256, WAYS, "resnet50_256"),
-                contest("variants-256", 185, 256, VARIANTS, "variants_256"),
-                contest("resnet50-64", 170, 64, WAYS, "resnet50_64"),
+                contest("resnet50-256", 230, 256, WAYS, "resnet50_256"),
+                contest("resnet50-64", 175, 64, WAYS, "resnet50_64"),
+                contest("variants-256", 160, 256, VARIANTS, "variants_256"),
             ],
-            (1,): [study("study-gait", 550, GAIT)],
         }
     ],
     "study": [
@@ -124,25 +123,16 @@ VISITS: dict[str, list[Lanes]] = {
         {
             (0, 1): [
                 script(
-                    *("scaling", 225, *SCALING, "--rounds", "3", "--models", "resnet50", "--totals", "64", "256"),
-                    *("--hand-least", "256", "--seconds", "215"),
+                    *("scaling", 245, *SCALING, "--rounds", "3", "--models", "resnet50", "--totals", "64", "128", "256"),
+                    *("--together", "9", "--hand-least", "256", "--seconds", "235"),
                 ),
                 script(
-                    *("scaling-networks", 215, *SCALING, "--rounds", "2", "--together", "14"),
+                    *("scaling-networks", 310, *SCALING, "--rounds", "2", "--together", "14"),
                     *("--models", "caffenet", "resnetim", "resnet", "cnn2d", "--totals", "64", "128", "256"),
-                    *("--seconds", "205"),
+                    *("--seconds", "300"),
                     quick=("--only-show",),
                 ),
             ],
-        },
-        {
-            (0,): [
-                script(
-                    *("input", 125, "input_gpu.py", "--seconds", "18", "--cell", "6", "--decode", "cpu", "gpu"),
-                    *("--images", "4096", "--out", f"{OUT}/input.json"),
-                )
-            ],
-            (1,): [study("study-gait", 125, GAIT)],
         },
     ],
     "rest": [

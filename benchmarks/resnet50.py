@@ -35,7 +35,7 @@ OURS = {
 }
 """The last but two search among many kernels, which takes minutes."""
 
-LOADING = 0.75
+LOADING = 0.8
 """Of the time of a batch, what building and compiling may take; who needs longer is left out."""
 
 HAND = ("eager", "compile", "graph", "timm", "timm-compile")

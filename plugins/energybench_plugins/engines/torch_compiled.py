@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Compiler:
         if not self.compiles:
             self.state = "none"
             return
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # `precision` chose, not forgot
         if options.compile_cache is None:
             cache = Path(tempfile.mkdtemp(prefix="compiled-", dir=directory))
             atexit.register(shutil.rmtree, cache, ignore_errors=True)
