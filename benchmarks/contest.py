@@ -184,6 +184,7 @@ class Contestant:
     failure: str = ""
     profile: dict[str, float] | None = None
     _processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    _logs: list[Path] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -204,7 +205,7 @@ class Contestant:
                     env={**os.environ, **environment, VISIBLE: names[place], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
                 )
             self._processes.append(process)
-        self._log = folder / f"{stem}-0.err"
+            self._logs.append(log)
 
     def tell(self, what: str, **more: Any) -> None:
         """Asks all its processes at once."""
@@ -218,13 +219,20 @@ class Contestant:
 
     def hear(self, patience_s: float) -> dict[str, float] | None:
         """What the first answered, once all have; None where one ended, or all were silent for so long."""
+        heard = threading.Event()
 
-        def late() -> None:
-            self.failure = self.failure or f"no answer in {patience_s:.0f} s"
-            self.stop()
+        def watch() -> None:
+            """Others wait for ever for one that ended."""
+            limit = time.monotonic() + patience_s
+            while not heard.wait(0.2):
+                if time.monotonic() > limit:
+                    self.failure = self.failure or f"no answer in {patience_s:.0f} s"
+                    self.stop()
+                elif any(process.poll() is not None for process in self._processes):
+                    self._lost()
 
-        silence = threading.Timer(patience_s, late)
-        silence.start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         lines = []
         for process in self._processes:
             assert process.stdout is not None
@@ -232,12 +240,15 @@ class Contestant:
             if not line:
                 self._lost()
             lines.append(line)
-        silence.cancel()
+        heard.set()
+        watcher.join()
         return None if self.failure else json.loads(lines[0])
 
     def _lost(self) -> None:
+        """Says why the first that ended did."""
         if not self.failure:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
+            ended = (log for log, one in zip(self._logs, self._processes, strict=True) if one.poll() is not None)
+            lines = next(ended, self._logs[0]).read_text(errors="replace").strip().splitlines()
             self.failure = lines[-1] if lines else "ended"
         self.stop()
 

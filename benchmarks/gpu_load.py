@@ -23,7 +23,7 @@ class Load(Protocol):
 class Torch:
     """bf16 matrix products on the first card that CUDA shows, and ResNet-50 trained there; on the CPU without one."""
 
-    def __init__(self, batch: int, image: int) -> None:
+    def __init__(self, batch: int, image: int, way: str) -> None:
         import torch
 
         self._torch = torch
@@ -33,7 +33,7 @@ class Torch:
         self._out = torch.empty_like(self._a)
         precision = "bf16" if self._device == "cuda" else "fp32"
         self._trained = argparse.Namespace(
-            way="eager", mode="default", device=self._device, precision=precision, batch=batch, size=image, world=1
+            way=way, mode="default", device=self._device, precision=precision, batch=batch, size=image, world=1
         )
         self._hand: Any = None
 
@@ -83,10 +83,10 @@ class Nothing:
 LOADS = ("torch", "numpy", "none")
 
 
-def make(name: str, batch: int = 64, image: int = 224) -> Load:
-    """The load of this name; `batch` and `image` are those of the network that is trained."""
+def make(name: str, batch: int = 64, image: int = 224, way: str = "eager") -> Load:
+    """The load of this name; `batch`, `image` and `way` are those of the network that is trained."""
     if name == "torch":
-        return Torch(batch, image)
+        return Torch(batch, image, way)
     return Numpy() if name == "numpy" else Nothing()
 
 

@@ -6,7 +6,7 @@
 Each cell is a run of energybench with its own meter, in a folder below --out that carries its name; all have the id of
 one sweep, so that `energybench report`, `compare` and `sync` take them for one study. A cell whose result is there is
 not run again, whatever card it ran on: the cards of two visits differ, and each result tells which it was. The order
-is shuffled within a seed, seed after seed, so that what there is no time for is whole repeats.
+is shuffled within a repeat, one after the other, so that what there is no time for is whole repeats.
 
 How many epochs a network trains is worked out once, from the images/s of --rates, so that all cells of all visits fit
 into --whole seconds, each network in an equal part of them; it stands in plan.json and holds for every later visit.
@@ -50,8 +50,11 @@ WALKERS = (1024, 1536)
 """Samples of the default set: training, validation."""
 
 PLAN = "plan.json"
-OVERHEAD_S = 15.0
+OVERHEAD_S = 11.0
 """Of a cell beside its training: two interpreters, the framework, data, recording the step, idle power."""
+
+UNTRIED = "engine.cudnn_benchmark=false"
+"""In runs of seconds, cuDNN's trying of its ways takes longer than it gains."""
 
 MOST_EPOCHS = {"caffenet": 20, "resnetim": 12, "resnet": 30, "cnn2d": 30}
 """More of them teach these networks little on these data."""
@@ -89,8 +92,8 @@ class Silent:
 def cells(given: argparse.Namespace) -> list[Cell]:
     """In their order."""
     found = []
-    for seed in given.seeds:
-        block = [Cell(*key, seed) for key in itertools.product(given.models, given.batches, given.precisions)]
+    for precisions, seed in given.repeats:
+        block = [Cell(*key, seed) for key in itertools.product(given.models, given.batches, precisions)]
         random.Random(f"{given.shuffle} {seed}").shuffle(block)
         found += block
     return found
@@ -137,7 +140,8 @@ def planned(given: argparse.Namespace) -> dict[str, Any]:
         left_s = given.whole / len(given.models) - OVERHEAD_S * len(own)
         fits = int(left_s / sum(epoch_s(cell, given, known) for cell in own))
         most = MOST_EPOCHS.get(model, 10)
-        plan["epochs"].setdefault(model, given.epochs or min(max(fits, LEAST_EPOCHS), most))
+        chosen = given.epochs.get(model) or given.epochs.get("")
+        plan["epochs"].setdefault(model, chosen or min(max(fits, LEAST_EPOCHS), most))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plan, indent=1) + "\n")
     return plan
@@ -151,8 +155,8 @@ def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
     return [
         *(f"model={cell.model}", f"batch={cell.batch}", f"precision={cell.precision}", f"seed={cell.seed}"),
         *(f"budget.epochs={epochs}", *data, "engine=torch", "tracking=none"),
-        *("gpu=cpu" if given.device == "cpu" else "gpu=auto", f"measure.baseline_s={given.baseline}"),
-        *("measure.baseline_max_s=3", "measure.context_s=0.5"),
+        *(["gpu=cpu"] if given.device == "cpu" else ["gpu=auto", UNTRIED]),
+        *(f"measure.baseline_s={given.baseline}", "measure.baseline_max_s=3", "measure.context_s=0.5"),
         *([f"model.input_size={given.size}"] if given.size and cell.model in IMAGES else []),
     ]
 
@@ -194,8 +198,9 @@ def told(cell: Cell, result: Result) -> str:
 def run(given: argparse.Namespace) -> None:
     begun = time.monotonic()
     if given.quick:
-        given.device, given.models, given.batches, given.precisions = "cpu", ["caffenet", "cnn2d"], [8], ["fp32"]
-        given.seeds, given.train_images, given.validation_images, given.size, given.epochs = [0, 1], 64, 32, 67, 1
+        given.device, given.models, given.batches = "cpu", ["caffenet", "cnn2d"], [8]
+        given.repeats, given.epochs = [(["fp32"], 0), (["fp32"], 1)], {"": 1}
+        given.train_images, given.validation_images, given.size = 64, 32, 67
         given.baseline = 0.2
         given.walkers_options = ["dataset.persons=2", "dataset.frames=26", "dataset.flow=dis_ultrafast"]
     if given.walkers and not given.quick:
@@ -226,6 +231,18 @@ def run(given: argparse.Namespace) -> None:
         done += result.failure is None
         print(f"{told(cell, result)} [{seconds:.1f} s, {predicted:.1f} expected]", flush=True)
     print(f"{done} cells are there, {left} are left{'; give the same command again' if left else ''}")
+
+
+def repeat(text: str) -> tuple[list[str], int]:
+    """Precisions and seed."""
+    precisions, _, seed = text.partition(":")
+    return precisions.split(","), int(seed)
+
+
+def epochs(text: str) -> tuple[str, int]:
+    """Of one network, or of all, which is ""."""
+    name, _, count = text.rpartition("=")
+    return name, int(count)
 
 
 def unpack(archive: Path) -> None:
@@ -356,15 +373,26 @@ def options() -> argparse.ArgumentParser:
     running.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     running.add_argument("--models", nargs="+", default=[*IMAGES, *GAIT], choices=[*IMAGES, *GAIT])
     running.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
-    running.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
-    running.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    running.add_argument(
+        "--repeats",
+        nargs="+",
+        type=repeat,
+        default=[(["bf16", "fp32"], seed) for seed in (0, 1, 2)],
+        help="precisions and seed of each, in their order: bf16,fp32:0 bf16:1 bf16:2",
+    )
     running.add_argument("--train-images", type=int, default=10_000, help="of Fashion-MNIST, the first")
     running.add_argument("--validation-images", type=int, default=5_000)
     running.add_argument(
         "--seconds", type=float, default=540.0, help="of this visit; no cell is begun that may not end"
     )
     running.add_argument("--whole", type=float, default=1100.0, help="seconds of all visits: tells the epochs")
-    running.add_argument("--epochs", type=int, help="of every network, in place of what --whole tells")
+    running.add_argument(
+        "--epochs",
+        nargs="+",
+        type=epochs,
+        default=[],
+        help="in place of what --whole tells: 10 or caffenet=10 cnn2d=60",
+    )
     running.add_argument("--rates", default=str(HERE.parent / "docs/results/h100_grid.json"), help="of torch_grid.py")
     running.add_argument("--baseline", type=float, default=1.0, help="seconds of idle before each cell")
     running.add_argument("--walkers", help="archive of a folder that `energybench prepare dataset=walkers` made")
@@ -383,6 +411,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     given = options().parse_args()
+    given.epochs = dict(getattr(given, "epochs", []))
     given.do(given)
 
 

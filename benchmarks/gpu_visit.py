@@ -70,13 +70,11 @@ def script(name: str, limit_s: float, *arguments: str, quick: Sequence[str] = ("
 CONTEST = ("resnet50.py", "--window", "2", "--rounds", "5", "--cache", f"{OUT}/cache")
 WAYS = ("energybench", "graph", "timm", "timm-compile")
 VARIANTS = ("energybench", "energybench-half", "energybench-pointwise", "energybench-mm")
-SEARCHED = ("energybench-half", "energybench-tuned", "energybench-autotune")
+SEARCHED = ("energybench", "energybench-pointwise", "energybench-tuned", "graph", "timm-compile")
 GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / f"{CARD}_grid.json"))
-STUDY = ("gpu_study.py", "run", "--precisions", "bf16", "fp32", "--seeds", "0", "1", "2")
-CAFFENET = (*STUDY, "--models", "caffenet", "--whole", "390", "--out", f"{OUT}/study-caffenet")
-RESNETIM = (*STUDY, "--models", "resnetim", "--whole", "450", "--out", f"{OUT}/study-resnetim")
-GAIT = (*STUDY, "--models", "resnet", "cnn2d", "--epochs", "30", "--walkers", f"{DATA}/walkers.tar.xz")
-GAIT = (*GAIT, "--out", f"{OUT}/study-gait")
+EPOCHS = ("--epochs", "caffenet=10", "resnetim=4", "resnet=60", "cnn2d=60")
+STUDY = ("gpu_study.py", "run", *EPOCHS, "--walkers", f"{DATA}/walkers.tar.xz", "--baseline", "0.5")
+STUDY = (*STUDY, "--repeats", "bf16,fp32:0", "bf16:1", "bf16:2", "fp32:1", "fp32:2", "--out", f"{OUT}/study")
 SCALED = ("scaling.py", "--window", "1.5", "--apart", "1", "--cache", f"{OUT}/cache")
 SCALING, HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling.json"), (*SCALED, "--out", f"{OUT}/scaling_half.json")
 GPU_TESTS = Stage("gpu-tests", 130, ("-m", "pytest", "-q", str(TESTS / "engines" / "test_torch_gpu.py")), ("--help",))
@@ -107,23 +105,24 @@ VISITS: dict[str, list[Lanes]] = {
             ],
         }
     ],
-    "study": [
-        {
-            (0,): [
-                study("study-caffenet", 390, CAFFENET),
-                grid("grid", 160, "tf32:graph", "fp32:graph", "bf16:eager", "bf16:graph"),
-            ],
-            (1,): [
-                study("study-resnetim", 450, RESNETIM),
-                study("study-gait", 100, GAIT),
-            ],
-        }
-    ],
+    "study": [{(0,): [study("study", 565, STUDY)]}],
     "several": [
         {
             (0, 1): [
                 script(
-                    *("scaling", 245, *SCALING, "--rounds", "3", "--models", "resnet50", "--totals", "64", "128", "256"),
+                    *(
+                        "scaling",
+                        245,
+                        *SCALING,
+                        "--rounds",
+                        "3",
+                        "--models",
+                        "resnet50",
+                        "--totals",
+                        "64",
+                        "128",
+                        "256",
+                    ),
                     *("--together", "9", "--hand-least", "256", "--seconds", "235"),
                 ),
                 script(
@@ -137,6 +136,19 @@ VISITS: dict[str, list[Lanes]] = {
     ],
     "rest": [
         {
+            (0,): [
+                contest("searched-256", 230, 256, SEARCHED, "searched_256"),
+                script("meter-cost", 110, "meter_cost.py", "--rounds", "10", "--out", f"{OUT}/meter_cost.json"),
+                script(
+                    *("input", 125, "input_gpu.py", "--seconds", "18", "--cell", "6", "--decode", "cpu", "gpu"),
+                    *("--images", "4096", "--out", f"{OUT}/input.json"),
+                ),
+                grid("grid", 100, "tf32:graph", "fp32:graph"),
+            ],
+        },
+    ],
+    "later": [
+        {
             (0, 1): [
                 script(
                     *("scaling-half", 150, *HALF_SCALING, "--rounds", "3", "--models", "resnet50"),
@@ -147,9 +159,6 @@ VISITS: dict[str, list[Lanes]] = {
         },
         {
             (0,): [
-                contest("searched-256", 400, 256, SEARCHED, "searched_256"),
-            ],
-            (1,): [
                 contest("variants-64", 160, 64, VARIANTS, "variants_64"),
                 GPU_TESTS,
                 grid("grid-compiled", 120, "bf16:compiled"),

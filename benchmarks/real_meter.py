@@ -1,4 +1,4 @@
-"""What energybench's meter says of a real NVIDIA card, in three questions.
+"""What energybench's meter says of a real NVIDIA card, in two questions; `meter_cost.py` asks what it costs.
 
     python benchmarks/real_meter.py [--gpu 0 1] [--out FOLDER]
 
@@ -7,11 +7,10 @@
 2. Bursts of 50 ms to 1 s against bursts repeated many times: with n equal bursts and the card at rest in between, the
    counter gives n x burst + rest power x time at rest. Two lengths of rest tell the two unknowns apart. The rests are
    drawn at random, as bursts that keep time with the counter's ticks would flatter everyone. Beside it Zeus's window.
-3. Training with the meter on against off, in turn: is it at least 0.998 times as fast?
 
-It takes about three minutes, however many cards there are. real_meter.json has all that is printed, and the start and
-end of every burst; power.N.parquet has the readings, both by CLOCK_MONOTONIC: how late a card tells its power can be
-fitted to them.
+It takes about a minute and a half, however many cards there are. real_meter.json has all that is printed, and the
+start and end of every burst; power.N.parquet has the readings, both by CLOCK_MONOTONIC: how late a card tells its power
+can be fitted to them.
 
 Each card runs in a process of its own, all at the same time. Changes no setting of a card. Needs an
 NVIDIA card with an energy counter (Volta or newer) and torch; `--quick` tries everything else without torch.
@@ -51,11 +50,7 @@ from energybench.registry import Registry
 
 BURSTS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESTS_S = (0.35, 0.75)
-UNCOUNTED_S = (0.1, 0.6)
-WANTED = 0.998
-"""So many steps with the meter for each without."""
-
-QUICK = {"load": "none", "seconds": 1.0, "bursts": (0.05, 0.2), "burst_seconds": 0.5, "pairs": 4, "pair_seconds": 0.05}
+QUICK = {"load": "none", "seconds": 1.0, "bursts": (0.05, 0.2), "burst_seconds": 0.5}
 
 RESULT = "real_meter.json"
 
@@ -241,38 +236,6 @@ def off(energies: list[float], reference_j: float) -> dict[str, float]:
     }
 
 
-def throughput(load: gpu_load.Load, uuid: str, pairs: int, seconds: float, chance: random.Random) -> dict[str, Any]:
-    """Steps a second with the meter on and off, in turn, the order within a pair turned each time: off on, on off.
-
-    Opening the meter lets the card rest, so both sides train uncounted before they count: for so long, drawn at random,
-    that reads half a second apart fall into the counted part as often as they should. What the second side of a pair
-    has over the first is estimated and taken out, so it widens no interval.
-    """
-    load.train_for(min(1.0, seconds))
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(pairs):
-        for on in (True, False) if number % 2 else (False, True):
-            with energybench.measure("nvml", [uuid]) if on else nullcontext():
-                load.train_for(chance.uniform(*UNCOUNTED_S))
-                steps, took = load.train_for(seconds)
-            rates[on].append(steps / took)
-    ratio, low, high = of_turned_pairs([math.log(on / off) for on, off in zip(rates[True], rates[False], strict=True)])
-    return {"on": rates[True], "off": rates[False], "ratio": ratio, "low": low, "high": high}
-
-
-def of_turned_pairs(logs: list[float]) -> tuple[float, float, float]:
-    """Ratio and its 95 % interval from logarithms of ratios, of which every other one is of the other order."""
-    from scipy.stats import t
-
-    orders = [logs[::2], logs[1::2]]
-    middle = statistics.fmean(statistics.fmean(one) for one in orders)
-    left = [log - statistics.fmean(one) for one in orders for log in one]
-    freedom = len(logs) - len(orders)
-    scatter = math.sqrt(sum(one**2 for one in left) / freedom)
-    half = float(t.ppf(0.975, freedom)) * scatter * math.sqrt(sum(1 / len(one) for one in orders)) / len(orders)
-    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
-
-
 def card(given: argparse.Namespace) -> dict[str, Any]:
     """All three questions of the one card that CUDA shows this process."""
     [number] = given.gpu
@@ -282,7 +245,7 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
     if "counter" not in names(sources_of("nvml", [device])[1]):
         raise MeterError(f"card {number} ({device.name}) has no energy counter to compare with; choose another")
     folder, counter = Path(given.out), Counter("cuda", number)
-    load = gpu_load.make(given.load, given.batch, given.image)
+    load = gpu_load.make(given.load)
     gpu_load.busy(load, min(2.0, given.seconds))
     say("warm")
     trace, tool_trace = folder / f"power.{number}.parquet", folder / f"nvidia_smi.{number}.parquet"
@@ -305,11 +268,6 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
     rows = agreement(spans, seen)
     if tool_there:
         rows += agreement({"steady": spans["steady"]}, lines("nvidia_smi", device, tool_trace))
-    say("training")
-    try:
-        speed = throughput(load, device.uuid, given.pairs, given.pair_seconds, random.Random(given.seed))
-    except Exception as error:  # what was measured before is kept
-        speed = {"failure": f"{type(error).__name__}: {error}"}
     say("done")
     return {
         "card": device.name,
@@ -321,7 +279,6 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
         "agreement": rows,
         "bursts": judge_bursts(series, block),
         "zeus_failure": failure,
-        "throughput": speed,
         "seconds": time.monotonic() - given.begun,
     }
 
@@ -372,16 +329,6 @@ def tell(found: dict[str, Any]) -> None:
     )
     if found["zeus_failure"]:
         print(f"Zeus: {found['zeus_failure']}")
-    speed = found["throughput"]
-    if "failure" in speed:
-        print(f"\ntraining failed: {speed['failure']}")
-        return
-    on, without = statistics.median(speed["on"]), statistics.median(speed["off"])
-    print(
-        f"\ntraining, meter on / off: {on:.4g} / {without:.4g} steps/s; ratio {speed['ratio']:.4f} "
-        f"({speed['low']:.4f} to {speed['high']:.4f}, 95 %, {len(speed['on'])} pairs): at least {WANTED} is "
-        f"{'shown' if speed['low'] >= WANTED else 'denied' if speed['high'] < WANTED else 'neither shown nor denied'}"
-    )
 
 
 def spread(errors: dict[str, float]) -> str:
@@ -407,10 +354,6 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady load")
     parser.add_argument("--bursts", type=float, nargs="+", default=BURSTS_S, help="their lengths, seconds")
     parser.add_argument("--burst-seconds", type=float, default=3.5, help="of each of the two series of a length")
-    parser.add_argument("--pairs", type=int, default=24, help="of training with the meter on and off")
-    parser.add_argument("--pair-seconds", type=float, default=1.0, help="that count, of each side of a pair")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--image", type=int, default=224, help="height and width that are trained on, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="tiny and without a load: shows that it runs")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -422,8 +365,6 @@ def main() -> int:
     if given.quick:
         vars(given).update(QUICK)
     given.begun = time.monotonic()
-    if given.pairs < 4:
-        options().error(f"argument --pairs: {given.pairs} tells no interval; give 4 or more")
     if given.alone:
         (Path(given.out) / RESULT).write_text(json.dumps(card(given)), encoding="utf-8")
         return 0

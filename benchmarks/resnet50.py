@@ -28,7 +28,10 @@ OURS = {
     "energybench-untried": [COMPILED, "engine.cudnn_benchmark=false"],
     "energybench-pointwise": [COMPILED, HALF, f"{INDUCTOR}max_autotune_pointwise=true"],
     "energybench-mm": [COMPILED, HALF, f"{INDUCTOR}conv_1x1_as_mm=true"],
-    "energybench-tuned": [COMPILED, HALF, f"{INDUCTOR}coordinate_descent_tuning=true"],
+    "energybench-tuned": [
+        *(COMPILED, HALF, f"{INDUCTOR}max_autotune_pointwise=true"),
+        f"{INDUCTOR}coordinate_descent_tuning=true",
+    ],
     "energybench-autotune": ["engine.compile=max-autotune-no-cudagraphs", HALF],
     "energybench-graph": ["engine.compile=none"],
     "energybench-eager": ["engine.compile=none", "engine.graph=false"],

@@ -122,9 +122,9 @@ def test_the_kind_of_a_card_names_its_results(module, name, kind):
     ("visit", "stage", "file"),
     [
         ("training", "resnet50-256", "resnet50_256.json"),
-        ("study", "grid", "grid.json"),
+        ("rest", "grid", "grid.json"),
         ("several", "scaling", "scaling.json"),
-        ("several", "input", "input.json"),
+        ("rest", "input", "input.json"),
     ],
 )
 def test_a_stage_runs_small(visit, stage, file, tmp_path):
@@ -161,7 +161,7 @@ def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     def results() -> dict[str, Result]:
         return {path.parent.name: Result.read(path) for path in study.glob("*/result.json")}
 
-    said("run", "--quick", "--out", str(study), "--seconds", "16")  # for one cell; another takes 15 s as expected
+    said("run", "--quick", "--out", str(study), "--seconds", "12")  # for one cell; another takes 11 s as expected
     first = results()
     assert len(first) == 1
     assert "4 cells are there, 0 are left" in said("run", "--quick", "--out", str(study))
