@@ -14,10 +14,10 @@ from energybench.architecture import Shape
 from energybench.arrays import selections
 from energybench.dataset import Batch, Split
 from energybench.image_cache import ResizedImages
-from energybench.resizing import BLOCK_PIXELS, require_channels, resize
+from energybench.resizing import require_channels, resize
 
 FLOAT_BYTES = 512 * 1024**2
-"""Images that need no resizing are held as float32 up to so many bytes, which spares converting each batch."""
+"""Images that came in the shape wanted are held as float32 up to so many bytes, which spares converting each batch."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ def _fill(given: Mapping[str, Any]) -> None:
             object.__setattr__(given["self"], name, value)
 
 
+def _repeated(images: NDArray[np.float32], channels: int | None) -> NDArray[np.float32]:
+    """Images (N, C, H, W) with their one channel repeated, C-contiguous; with None, or none to repeat, themselves."""
+    count, found, *size = images.shape
+    return np.ascontiguousarray(np.broadcast_to(images, (count, channels or found, *size)))
+
+
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
@@ -61,10 +67,12 @@ class PixelBatch(Batch):
         pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
         labels, key, whole: see Batch.
         normalisation: by which they become floats.
+        channels: as many as the one of `pixels` becomes once it is normalised; None: they have what is wanted.
     """
 
     pixels: NDArray[np.uint8]
     normalisation: Normalisation
+    channels: int | None = None
 
     def __init__(
         self,
@@ -73,15 +81,16 @@ class PixelBatch(Batch):
         normalisation: Normalisation,
         key: Hashable | None = None,
         whole: int | None = None,
+        channels: int | None = None,
     ) -> None:
         _fill(locals())
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
-        """(N, C, H, W) float32, C-contiguous."""
+        """(N, channels, H, W) float32, C-contiguous."""
         floats = np.empty(self.pixels.shape, np.float32)
         self.normalisation.apply(self.pixels, floats)
-        return floats
+        return _repeated(floats, self.channels)
 
 
 @dataclass(frozen=True)
@@ -208,10 +217,11 @@ class EncodedBatch(Batch):
 
 
 class ImageDataset:
-    """Images held as bytes, made into float32 batches of the size and the channels a network takes.
+    """Images held as bytes, brought to the size and the channels that a network takes.
 
     Where the size differs, the images are resized once if `cache` has room for them, else batch by batch; the batches
-    are the same either way. One channel is repeated to as many as are wanted in the batch alone.
+    are the same either way. They leave as bytes, of the channels that the images have: whoever normalises them repeats
+    the one. Images that came as the network takes them and are few are held as floats, and leave as such.
 
     Args:
         name: of the data set, for messages.
@@ -241,19 +251,23 @@ class ImageDataset:
         self._images = {split: images for split, (images, _) in splits.items()}
         for images in self._images.values():
             require_channels(name, images.shape[1], shape[0])
+        self._floats = self._as_floats()
         if cache is not None and any(images.shape[2:] != shape[1:] for images in self._images.values()):
             self._images = cache.resized(self._images, *shape[1:]) or self._images
-        self._floats = self._as_floats()
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""
         labels = self._labels[split]
         for chosen in selections(len(labels), split, batch, self._seed, epoch):
-            yield Batch(self._take(split, chosen), labels[chosen])
+            if self._floats:
+                yield Batch(self._floats[split][chosen], labels[chosen])
+            else:
+                pixels = self._sized(self._images[split][chosen])
+                yield PixelBatch(pixels, labels[chosen], self._normalisation, channels=self._shape[0])
 
     def _as_floats(self) -> dict[Split, NDArray[np.float32]]:
-        """All images, normalised, where they have their size and fit; else nothing."""
-        fitting = all(images.shape[2:] == self._shape[1:] for images in self._images.values())
+        """All images, normalised, where they came in the shape wanted and fit; else nothing."""
+        fitting = all(images.shape[1:] == tuple(self._shape) for images in self._images.values())
         if not fitting or sum(images.size * 4 for images in self._images.values()) > FLOAT_BYTES:
             return {}
         floats = {split: np.empty(images.shape, np.float32) for split, images in self._images.items()}
@@ -262,25 +276,6 @@ class ImageDataset:
         self._images = {}
         return floats
 
-    def _take(self, split: Split, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        if self._floats:
-            return self._repeat(self._floats[split][chosen])
-        images = self._images[split][chosen]
-        batch = np.empty((len(images), *self._shape), np.float32)
-        step = max(BLOCK_PIXELS // (self._shape[1] * self._shape[2]), 1)
-        for start in range(0, len(images), step):
-            self._fill(batch[start : start + step], images[start : start + step])
-        return batch
-
-    def _fill(self, batch: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
-        if images.shape[2:] != self._shape[1:]:
-            images = resize(images, *self._shape[1:])
-        if images.shape == batch.shape:
-            self._normalisation.apply(images, batch)
-        else:
-            one = np.empty(images.shape, np.float32)
-            self._normalisation.apply(images, one)
-            batch[:] = one
-
-    def _repeat(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(np.broadcast_to(images, (len(images), *self._shape)))
+    def _sized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, C, H, W) with the height and the width wanted."""
+        return images if images.shape[2:] == self._shape[1:] else resize(images, *self._shape[1:])

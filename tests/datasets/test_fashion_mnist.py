@@ -18,7 +18,7 @@ import yaml
 from energybench.arrays import epoch_order
 from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
-from energybench.images import ImageDataset, Normalisation
+from energybench.images import ImageDataset, Normalisation, PixelBatch
 from energybench.resizing import fit_images, resize
 from energybench_plugins.datasets import download, fashion_mnist, idx
 from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
@@ -146,7 +146,7 @@ def test_what_is_no_idx_file_of_images_is_named(tmp_path, content, reason, zippe
             idx.read_sizes(path, 3)
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b", b"\x1f\x8bnothing of the kind", gzip.compress(bytes(100))[:15]])
+@pytest.mark.parametrize("content", [b"\x1f\x8b", b"\x1f\x8bnothing of the kind", gzip.compress(bytes(100), mtime=0)[:15]])
 def test_a_broken_gzip_file_is_named(tmp_path, content):
     path = tmp_path / "file.gz"
     path.write_bytes(content)
@@ -201,6 +201,17 @@ def test_training_follows_seed_and_epoch_and_drops_the_rest(files, shape):
         assert all(b.images.flags.c_contiguous for b in batches)
         found = np.concatenate([b.labels for b in batches])
         assert found.tolist() == labels[epoch_order(TRAIN, seed, epoch)[:48]].tolist()
+
+
+@pytest.mark.parametrize("cache_gb", [0, 4.0])
+def test_resized_batches_are_bytes_of_one_channel(files, cache_gb):
+    dataset = plugin(path=str(files), cache_gb=cache_gb).open((3, 64, 64), 0)
+    order = epoch_order(TRAIN, 0, 1)
+    resized = resize(samples(TRAIN, 0)[0][order[:16], None], 64, 64)
+    batch = next(iter(dataset.batches("train", 16, 1)))
+    assert isinstance(batch, PixelBatch) and batch.pixels.dtype == np.uint8 and (batch.pixels == resized).all()
+    expected = (resized.repeat(3, 1) / 255 - fashion_mnist.MEAN) / fashion_mnist.STD
+    np.testing.assert_allclose(batch.images, expected, atol=1e-6)
 
 
 def test_images_stay_with_their_labels(files):

@@ -126,6 +126,40 @@ def test_bytes_become_the_floats_that_the_host_would_make_of_them():
             np.testing.assert_allclose(images, wanted, atol=1e-5)
 
 
+def test_one_channel_becomes_all_on_the_device():
+    """By each engine, of batches that come again too: what the host makes of the bytes."""
+    from energybench.images import Normalisation, PixelBatch
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 6, 5), np.uint8)
+    for key in (None, "again"):
+        batch = PixelBatch(pixels, np.zeros(4, np.int64), Normalisation((0.3,), (0.2,)), key, channels=3)
+        wanted = np.repeat((pixels / 255 - 0.3) / 0.2, 3, axis=1)
+        assert batch.images.shape == (4, 3, 6, 5) and batch.images.flags.c_contiguous
+        np.testing.assert_allclose(batch.images, wanted, atol=1e-5)
+        for images in seen(batch):
+            np.testing.assert_allclose(images, wanted, atol=1e-5)
+
+
+@pytest.mark.torch
+def test_a_grey_batch_longer_than_the_buffers_is_validated():
+    torch = pytest.importorskip("torch")
+
+    from energybench.images import Normalisation, PixelBatch
+    from energybench_plugins.engines.torch_feed import Feed, Layout
+    from energybench_plugins.engines.torch_validation import Marks, Validation
+
+    layout = Layout(torch.device("cpu"), torch.float32, torch.contiguous_format)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 5, 7))
+    validation = Validation(net, Marks(net, layout, top5=False), layout.buffers(2, (3, 6, 5)), layout)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 5), np.uint8)
+    batch = PixelBatch(pixels, np.arange(5), Normalisation((0.3,), (0.2,)), channels=3)
+    count, (right, loss, _) = validation(Feed(layout)([batch]))
+    logits = net(torch.from_numpy(batch.images))
+    labels = torch.arange(5)
+    assert count == 5 and right == (logits.argmax(1) == labels).sum()
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item() * 5, rel=1e-5)
+
+
 def test_views_of_held_images_are_what_the_host_would_cut():
     """By each engine on its device: boxes, mirrored ones too, at the edges and in the middle."""
     from energybench.images import Held, HeldBatch, Normalisation, View

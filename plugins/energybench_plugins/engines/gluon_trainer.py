@@ -181,14 +181,16 @@ class GluonTrainer:
         ]
 
     def _images(self, context: Any, batch: Batch, rows: slice) -> Any:
-        """Bytes are normalised where they have gone."""
+        """Bytes are normalised where they have gone, and there their one channel is repeated."""
+        channels = None
         if isinstance(batch, HeldBatch):
             moved = self._cut(context, batch, rows)
         elif isinstance(batch, PixelBatch):
-            moved = self._normalised(context, batch.pixels[rows], batch.normalisation)
+            moved, channels = self._normalised(context, batch.pixels[rows], batch.normalisation), batch.channels
         else:
             moved = _to(context, batch.images[rows])
-        return moved.astype("float16") if self._half else moved
+        moved = moved.astype("float16") if self._half else moved
+        return moved if channels in (None, moved.shape[1]) else moved.broadcast_axes(axis=1, size=channels)
 
     def _normalised(self, context: Any, pixels: NDArray[np.uint8], normalisation: Normalisation) -> Any:
         scale, shift = self._affine(context, normalisation)

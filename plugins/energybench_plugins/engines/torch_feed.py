@@ -58,7 +58,7 @@ class Staged:
     """A batch on the device, or on its way there.
 
     Attributes:
-        images: (N, C, H, W).
+        images: (N, C, H, W), or (N, 1, H, W) of which `take` repeats the one channel.
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
         slot: that holds it or makes it, None where it stays.
@@ -72,14 +72,14 @@ class Staged:
     affine: tuple[Any, Any] | None = None
 
     def floats(self) -> Any:
-        """(N, C, H, W): the images as the network takes them."""
+        """The images, normalised."""
         if self.affine is None:
             return self.images
         scale, shift = self.affine
         return torch.addcmul(shift, self.images.float(), scale)
 
     def take(self, other: Staged) -> None:
-        """Copies the first of these images and labels from `other`, once it has arrived."""
+        """Copies the first of these images and labels from `other`, once it has arrived; one channel becomes all."""
         if other.slot is not None:
             other.slot.arrived()
         count = len(other.labels)
