@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.arrays import selections
-from energybench.dataset import Batch, Split
+from energybench.dataset import Batch, Consumer, Split
+from energybench.errors import DataError
 from energybench.image_cache import ResizedImages
 from energybench.resizing import require_channels, resize
 
@@ -131,7 +133,7 @@ class Held:
     """All images of a split, brought to one size.
 
     Attributes:
-        pixels: (N, H, W, C) uint8.
+        pixels: (N, C, H, W) uint8, in any order of memory that keeps each image in one piece; devices keep that order.
     """
 
     pixels: NDArray[np.uint8]
@@ -143,44 +145,74 @@ class HeldBatch(Batch):
     Args:
         held: the images, the same object all through a run.
         chosen: (n,) int64, the places of the batch's images among them.
-        view: of them.
+        view: of them; None: they are taken as they are.
         labels, whole: see Batch.
         normalisation: of the bytes.
+        channels: see PixelBatch.
     """
 
     held: Held
     chosen: NDArray[np.int64]
-    view: View
+    view: View | None
     normalisation: Normalisation
+    channels: int | None
 
     def __init__(
         self,
         held: Held,
         chosen: NDArray[np.int64],
-        view: View,
+        view: View | None,
         labels: NDArray[np.int64],
         normalisation: Normalisation,
         whole: int | None = None,
+        channels: int | None = None,
     ) -> None:
         _fill({**locals(), "key": None})
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
-        """(n, C, H, W) float32, made by the CPU."""
+        """(n, channels, H, W) float32, C-contiguous, made by the CPU."""
+        if self.view is not None:
+            return self._viewed(self.view)
+        pixels = self.held.pixels[self.chosen]
+        return PixelBatch(pixels, self.labels, self.normalisation, channels=self.channels).images
+
+    def _viewed(self, view: View) -> NDArray[np.float32]:
         from scipy.ndimage import map_coordinates
 
-        _, height, width, channels = self.held.pixels.shape
-        tall, wide = self.view.size
+        _, channels, height, width = self.held.pixels.shape
+        tall, wide = view.size
         places = np.stack([*np.meshgrid(np.linspace(-1, 1, wide), np.linspace(-1, 1, tall)), np.ones((tall, wide))])
         pixels = np.empty((len(self.chosen), channels, tall, wide), np.float32)
-        for row, (number, rows) in enumerate(zip(self.chosen, self.view.affine(height, width), strict=True)):
+        for row, (number, rows) in enumerate(zip(self.chosen, view.affine(height, width), strict=True)):
             across, down = np.tensordot(rows.astype(np.float64), places, 1)
             at = [(down + 1) / 2 * (height - 1), (across + 1) / 2 * (width - 1)]
             for channel in range(channels):
-                image = self.held.pixels[number, :, :, channel].astype(np.float32)
+                image = self.held.pixels[number, channel].astype(np.float32)
                 pixels[row, channel] = map_coordinates(image, at, order=1, mode="nearest")
         scale, shift = self.normalisation.affine()
-        return pixels * scale + shift
+        return _repeated(pixels * scale + shift, self.channels)
+
+
+def require_holding(consumer: Consumer, needed_bytes: int, fewer: str) -> None:
+    """Before a data set makes all its images for the devices to keep (`dataset.resident=true`).
+
+    Args:
+        consumer: who is to keep them.
+        needed_bytes: that the images take.
+        fewer: what would take less, for the message.
+
+    Raises:
+        DataError: the consumer keeps no images, or this machine has not so much memory free.
+    """
+    if HeldBatch not in consumer.kinds:
+        raise DataError("dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon")
+    room_bytes = psutil.virtual_memory().available
+    if needed_bytes > room_bytes:
+        raise DataError(
+            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB and {room_bytes / 1e9:,.1f} GB of "
+            f"memory are free; use {fewer}, or resident=false"
+        )
 
 
 class EncodedBatch(Batch):
@@ -221,7 +253,8 @@ class ImageDataset:
 
     Where the size differs, the images are resized once if `cache` has room for them, else batch by batch; the batches
     are the same either way. They leave as bytes, of the channels that the images have: whoever normalises them repeats
-    the one. Images that came as the network takes them and are few are held as floats, and leave as such.
+    the one. Images that came as the network takes them and are few are held as floats, and leave as such. Where they
+    are to be resident, a batch is a choice among them (see `energybench.dataset.Adapting`).
 
     Args:
         name: of the data set, for messages.
@@ -230,6 +263,7 @@ class ImageDataset:
         normalisation: of the channels that `splits` have.
         seed: fixes the order of training samples together with the epoch.
         cache: keeps resized images; None: resize batch by batch.
+        resident: whether the devices keep all images.
 
     Raises:
         DataError: the channels cannot be matched.
@@ -243,7 +277,12 @@ class ImageDataset:
         normalisation: Normalisation,
         seed: int,
         cache: ResizedImages | None = None,
+        *,
+        resident: bool = False,
     ) -> None:
+        self._consumer = Consumer()
+        self._resident = resident
+        self._held: dict[Split, Held] = {}
         self._shape = shape
         self._normalisation = normalisation
         self._seed = seed
@@ -251,19 +290,35 @@ class ImageDataset:
         self._images = {split: images for split, (images, _) in splits.items()}
         for images in self._images.values():
             require_channels(name, images.shape[1], shape[0])
-        self._floats = self._as_floats()
+        self._floats = {} if resident else self._as_floats()
         if cache is not None and any(images.shape[2:] != shape[1:] for images in self._images.values()):
             self._images = cache.resized(self._images, *shape[1:]) or self._images
+
+    def adapt(self, consumer: Consumer) -> None:
+        """See `energybench.dataset.Adapting`."""
+        self._consumer = consumer
+        if self._resident:
+            _, height, width = self._shape
+            needed_bytes = sum(len(images) * images.shape[1] * height * width for images in self._images.values())
+            require_holding(consumer, needed_bytes, "fewer (dataset.train_images)")
+            self._held = {split: Held(self._sized(images)) for split, images in self._images.items()}
+            self._images = {}
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""
         labels = self._labels[split]
         for chosen in selections(len(labels), split, batch, self._seed, epoch):
-            if self._floats:
-                yield Batch(self._floats[split][chosen], labels[chosen])
-            else:
-                pixels = self._sized(self._images[split][chosen])
-                yield PixelBatch(pixels, labels[chosen], self._normalisation, channels=self._shape[0])
+            samples = np.arange(len(labels))[chosen]
+            mine = samples[self._consumer.share(len(samples))]
+            yield self._batch(split, mine, len(samples) if self._consumer.world > 1 else None)
+
+    def _batch(self, split: Split, mine: NDArray[np.int64], whole: int | None) -> Batch:
+        labels, normalisation, channels = self._labels[split][mine], self._normalisation, self._shape[0]
+        if self._held:
+            return HeldBatch(self._held[split], mine, None, labels, normalisation, whole, channels)
+        if self._floats:
+            return Batch(self._floats[split][mine], labels, whole=whole)
+        return PixelBatch(self._sized(self._images[split][mine]), labels, normalisation, None, whole, channels)
 
     def _as_floats(self) -> dict[Split, NDArray[np.float32]]:
         """All images, normalised, where they came in the shape wanted and fit; else nothing."""
