@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.arrays import selections
-from energybench.dataset import Batch, Split
+from energybench.dataset import Batch, Consumer, Split
+from energybench.errors import DataError
 from energybench.image_cache import ResizedImages
-from energybench.resizing import BLOCK_PIXELS, require_channels, resize
+from energybench.resizing import require_channels, resize
 
 FLOAT_BYTES = 512 * 1024**2
-"""Images that need no resizing are held as float32 up to so many bytes, which spares converting each batch."""
+"""Images that came in the shape wanted are held as float32 up to so many bytes, which spares converting each batch."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ def _fill(given: Mapping[str, Any]) -> None:
             object.__setattr__(given["self"], name, value)
 
 
+def _repeated(images: NDArray[np.float32], channels: int | None) -> NDArray[np.float32]:
+    """Images (N, C, H, W) with their one channel repeated, C-contiguous; with None, or none to repeat, themselves."""
+    count, found, *size = images.shape
+    return np.ascontiguousarray(np.broadcast_to(images, (count, channels or found, *size)))
+
+
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
@@ -61,10 +69,12 @@ class PixelBatch(Batch):
         pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
         labels, key, whole: see Batch.
         normalisation: by which they become floats.
+        channels: as many as the one of `pixels` becomes once it is normalised; None: they have what is wanted.
     """
 
     pixels: NDArray[np.uint8]
     normalisation: Normalisation
+    channels: int | None = None
 
     def __init__(
         self,
@@ -73,15 +83,16 @@ class PixelBatch(Batch):
         normalisation: Normalisation,
         key: Hashable | None = None,
         whole: int | None = None,
+        channels: int | None = None,
     ) -> None:
         _fill(locals())
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
-        """(N, C, H, W) float32, C-contiguous."""
+        """(N, channels, H, W) float32, C-contiguous."""
         floats = np.empty(self.pixels.shape, np.float32)
         self.normalisation.apply(self.pixels, floats)
-        return floats
+        return _repeated(floats, self.channels)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Held:
     """All images of a split, brought to one size.
 
     Attributes:
-        pixels: (N, H, W, C) uint8.
+        pixels: (N, C, H, W) uint8, in any order of memory that keeps each image in one piece; devices keep that order.
     """
 
     pixels: NDArray[np.uint8]
@@ -134,44 +145,74 @@ class HeldBatch(Batch):
     Args:
         held: the images, the same object all through a run.
         chosen: (n,) int64, the places of the batch's images among them.
-        view: of them.
+        view: of them; None: they are taken as they are.
         labels, whole: see Batch.
         normalisation: of the bytes.
+        channels: see PixelBatch.
     """
 
     held: Held
     chosen: NDArray[np.int64]
-    view: View
+    view: View | None
     normalisation: Normalisation
+    channels: int | None
 
     def __init__(
         self,
         held: Held,
         chosen: NDArray[np.int64],
-        view: View,
+        view: View | None,
         labels: NDArray[np.int64],
         normalisation: Normalisation,
         whole: int | None = None,
+        channels: int | None = None,
     ) -> None:
         _fill({**locals(), "key": None})
 
     @functools.cached_property
     def images(self) -> NDArray[np.float32]:
-        """(n, C, H, W) float32, made by the CPU."""
+        """(n, channels, H, W) float32, C-contiguous, made by the CPU."""
+        if self.view is not None:
+            return self._viewed(self.view)
+        pixels = self.held.pixels[self.chosen]
+        return PixelBatch(pixels, self.labels, self.normalisation, channels=self.channels).images
+
+    def _viewed(self, view: View) -> NDArray[np.float32]:
         from scipy.ndimage import map_coordinates
 
-        _, height, width, channels = self.held.pixels.shape
-        tall, wide = self.view.size
+        _, channels, height, width = self.held.pixels.shape
+        tall, wide = view.size
         places = np.stack([*np.meshgrid(np.linspace(-1, 1, wide), np.linspace(-1, 1, tall)), np.ones((tall, wide))])
         pixels = np.empty((len(self.chosen), channels, tall, wide), np.float32)
-        for row, (number, rows) in enumerate(zip(self.chosen, self.view.affine(height, width), strict=True)):
+        for row, (number, rows) in enumerate(zip(self.chosen, view.affine(height, width), strict=True)):
             across, down = np.tensordot(rows.astype(np.float64), places, 1)
             at = [(down + 1) / 2 * (height - 1), (across + 1) / 2 * (width - 1)]
             for channel in range(channels):
-                image = self.held.pixels[number, :, :, channel].astype(np.float32)
+                image = self.held.pixels[number, channel].astype(np.float32)
                 pixels[row, channel] = map_coordinates(image, at, order=1, mode="nearest")
         scale, shift = self.normalisation.affine()
-        return pixels * scale + shift
+        return _repeated(pixels * scale + shift, self.channels)
+
+
+def require_holding(consumer: Consumer, needed_bytes: int, fewer: str) -> None:
+    """Before a data set makes all its images for the devices to keep (`dataset.resident=true`).
+
+    Args:
+        consumer: who is to keep them.
+        needed_bytes: that the images take.
+        fewer: what would take less, for the message.
+
+    Raises:
+        DataError: the consumer keeps no images, or this machine has not so much memory free.
+    """
+    if HeldBatch not in consumer.kinds:
+        raise DataError("dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon")
+    room_bytes = psutil.virtual_memory().available
+    if needed_bytes > room_bytes:
+        raise DataError(
+            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB and {room_bytes / 1e9:,.1f} GB of "
+            f"memory are free; use {fewer}, or resident=false"
+        )
 
 
 class EncodedBatch(Batch):
@@ -208,10 +249,12 @@ class EncodedBatch(Batch):
 
 
 class ImageDataset:
-    """Images held as bytes, made into float32 batches of the size and the channels a network takes.
+    """Images held as bytes, brought to the size and the channels that a network takes.
 
     Where the size differs, the images are resized once if `cache` has room for them, else batch by batch; the batches
-    are the same either way. One channel is repeated to as many as are wanted in the batch alone.
+    are the same either way. They leave as bytes, of the channels that the images have: whoever normalises them repeats
+    the one. Images that came as the network takes them and are few are held as floats, and leave as such. Where they
+    are to be resident, a batch is a choice among them (see `energybench.dataset.Adapting`).
 
     Args:
         name: of the data set, for messages.
@@ -220,6 +263,7 @@ class ImageDataset:
         normalisation: of the channels that `splits` have.
         seed: fixes the order of training samples together with the epoch.
         cache: keeps resized images; None: resize batch by batch.
+        resident: whether the devices keep all images.
 
     Raises:
         DataError: the channels cannot be matched.
@@ -233,7 +277,12 @@ class ImageDataset:
         normalisation: Normalisation,
         seed: int,
         cache: ResizedImages | None = None,
+        *,
+        resident: bool = False,
     ) -> None:
+        self._consumer = Consumer()
+        self._resident = resident
+        self._held: dict[Split, Held] = {}
         self._shape = shape
         self._normalisation = normalisation
         self._seed = seed
@@ -241,19 +290,39 @@ class ImageDataset:
         self._images = {split: images for split, (images, _) in splits.items()}
         for images in self._images.values():
             require_channels(name, images.shape[1], shape[0])
+        self._floats = {} if resident else self._as_floats()
         if cache is not None and any(images.shape[2:] != shape[1:] for images in self._images.values()):
             self._images = cache.resized(self._images, *shape[1:]) or self._images
-        self._floats = self._as_floats()
+
+    def adapt(self, consumer: Consumer) -> None:
+        """See `energybench.dataset.Adapting`."""
+        self._consumer = consumer
+        if self._resident:
+            _, height, width = self._shape
+            needed_bytes = sum(len(images) * images.shape[1] * height * width for images in self._images.values())
+            require_holding(consumer, needed_bytes, "fewer (dataset.train_images)")
+            self._held = {split: Held(self._sized(images)) for split, images in self._images.items()}
+            self._images = {}
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""
         labels = self._labels[split]
         for chosen in selections(len(labels), split, batch, self._seed, epoch):
-            yield Batch(self._take(split, chosen), labels[chosen])
+            samples = np.arange(len(labels))[chosen]
+            mine = samples[self._consumer.share(len(samples))]
+            yield self._batch(split, mine, len(samples) if self._consumer.world > 1 else None)
+
+    def _batch(self, split: Split, mine: NDArray[np.int64], whole: int | None) -> Batch:
+        labels, normalisation, channels = self._labels[split][mine], self._normalisation, self._shape[0]
+        if self._held:
+            return HeldBatch(self._held[split], mine, None, labels, normalisation, whole, channels)
+        if self._floats:
+            return Batch(self._floats[split][mine], labels, whole=whole)
+        return PixelBatch(self._sized(self._images[split][mine]), labels, normalisation, None, whole, channels)
 
     def _as_floats(self) -> dict[Split, NDArray[np.float32]]:
-        """All images, normalised, where they have their size and fit; else nothing."""
-        fitting = all(images.shape[2:] == self._shape[1:] for images in self._images.values())
+        """All images, normalised, where they came in the shape wanted and fit; else nothing."""
+        fitting = all(images.shape[1:] == tuple(self._shape) for images in self._images.values())
         if not fitting or sum(images.size * 4 for images in self._images.values()) > FLOAT_BYTES:
             return {}
         floats = {split: np.empty(images.shape, np.float32) for split, images in self._images.items()}
@@ -262,25 +331,6 @@ class ImageDataset:
         self._images = {}
         return floats
 
-    def _take(self, split: Split, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        if self._floats:
-            return self._repeat(self._floats[split][chosen])
-        images = self._images[split][chosen]
-        batch = np.empty((len(images), *self._shape), np.float32)
-        step = max(BLOCK_PIXELS // (self._shape[1] * self._shape[2]), 1)
-        for start in range(0, len(images), step):
-            self._fill(batch[start : start + step], images[start : start + step])
-        return batch
-
-    def _fill(self, batch: NDArray[np.float32], images: NDArray[np.uint8]) -> None:
-        if images.shape[2:] != self._shape[1:]:
-            images = resize(images, *self._shape[1:])
-        if images.shape == batch.shape:
-            self._normalisation.apply(images, batch)
-        else:
-            one = np.empty(images.shape, np.float32)
-            self._normalisation.apply(images, one)
-            batch[:] = one
-
-    def _repeat(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(np.broadcast_to(images, (len(images), *self._shape)))
+    def _sized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, C, H, W) with the height and the width wanted."""
+        return images if images.shape[2:] == self._shape[1:] else resize(images, *self._shape[1:])

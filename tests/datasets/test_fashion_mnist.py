@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import hashlib
 import http.server
+import importlib
 import json
 import os
 import struct
@@ -16,9 +17,10 @@ import pytest
 import yaml
 
 from energybench.arrays import epoch_order
+from energybench.dataset import Consumer
 from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
-from energybench.images import ImageDataset, Normalisation
+from energybench.images import HeldBatch, ImageDataset, Normalisation, PixelBatch
 from energybench.resizing import fit_images, resize
 from energybench_plugins.datasets import download, fashion_mnist, idx
 from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
@@ -146,7 +148,9 @@ def test_what_is_no_idx_file_of_images_is_named(tmp_path, content, reason, zippe
             idx.read_sizes(path, 3)
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b", b"\x1f\x8bnothing of the kind", gzip.compress(bytes(100))[:15]])
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b", b"\x1f\x8bnothing of the kind", gzip.compress(bytes(100), mtime=0)[:15]]
+)
 def test_a_broken_gzip_file_is_named(tmp_path, content):
     path = tmp_path / "file.gz"
     path.write_bytes(content)
@@ -201,6 +205,44 @@ def test_training_follows_seed_and_epoch_and_drops_the_rest(files, shape):
         assert all(b.images.flags.c_contiguous for b in batches)
         found = np.concatenate([b.labels for b in batches])
         assert found.tolist() == labels[epoch_order(TRAIN, seed, epoch)[:48]].tolist()
+
+
+@pytest.mark.parametrize("cache_gb", [0, 4.0])
+def test_resized_batches_are_bytes_of_one_channel(files, cache_gb):
+    dataset = plugin(path=str(files), cache_gb=cache_gb).open((3, 64, 64), 0)
+    order = epoch_order(TRAIN, 0, 1)
+    resized = resize(samples(TRAIN, 0)[0][order[:16], None], 64, 64)
+    batch = next(iter(dataset.batches("train", 16, 1)))
+    assert isinstance(batch, PixelBatch) and batch.pixels.dtype == np.uint8 and (batch.pixels == resized).all()
+    expected = (resized.repeat(3, 1) / 255 - fashion_mnist.MEAN) / fashion_mnist.STD
+    np.testing.assert_allclose(batch.images, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64)])
+def test_resident_images_are_those_of_every_batch(files, shape):
+    plain, resident = (plugin(path=str(files), resident=resident).open(shape, 2) for resident in (False, True))
+    resident.adapt(Consumer(kinds=(HeldBatch,)))
+    for split in ("train", "validation"):
+        for one, other in zip(plain.batches(split, 16, 1), resident.batches(split, 16, 1), strict=True):
+            assert isinstance(other, HeldBatch) and other.held.pixels.shape[1] == 1
+            assert (one.images == other.images).all() and (one.labels == other.labels).all()
+
+
+@pytest.mark.parametrize(
+    "runs", [pytest.param("gluon_runs", marks=pytest.mark.gluon), pytest.param("torch_runs", marks=pytest.mark.torch)]
+)
+def test_a_run_on_resident_images_learns_the_same(tmp_path, files, runs):
+    if runs == "torch_runs":
+        pytest.importorskip("torch")
+    trained = importlib.import_module(runs).trained
+    told = []
+    for resident in (False, True):
+        options = {"name": "fashion_mnist", "path": str(files), "resident": resident}
+        (tmp_path / str(resident)).mkdir()
+        told.append(trained(tmp_path / str(resident), dataset=options, batch=10))
+    assert [told[0][n][:2] for n in range(4)] == [("train", 1), ("validate", 1), ("train", 2), ("validate", 2)]
+    for (*what, one), (*again, other) in zip(*told, strict=True):
+        assert what == again and other == pytest.approx(one, rel=1e-3)
 
 
 def test_images_stay_with_their_labels(files):

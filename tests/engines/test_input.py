@@ -7,7 +7,9 @@ import threading
 import time
 
 import cv2
+import fed as fed_by
 import numpy as np
+import psutil
 import pytest
 from omegaconf import OmegaConf
 from views import Silent
@@ -22,6 +24,7 @@ from energybench.run.result import Phase
 from energybench_plugins.engines.gluon_wait import Waits
 
 WAIT_S = 0.3
+SPLITS = ("train", "validation")
 
 ENGINES = [
     pytest.param("gluon", marks=pytest.mark.gluon),
@@ -126,37 +129,130 @@ def test_bytes_become_the_floats_that_the_host_would_make_of_them():
             np.testing.assert_allclose(images, wanted, atol=1e-5)
 
 
+def test_one_channel_becomes_all_on_the_device():
+    """By each engine, of batches that come again too: what the host makes of the bytes."""
+    from energybench.images import Normalisation, PixelBatch
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 6, 5), np.uint8)
+    for key in (None, "again"):
+        batch = PixelBatch(pixels, np.zeros(4, np.int64), Normalisation((0.3,), (0.2,)), key, channels=3)
+        wanted = np.repeat((pixels / 255 - 0.3) / 0.2, 3, axis=1)
+        assert batch.images.shape == (4, 3, 6, 5) and batch.images.flags.c_contiguous
+        np.testing.assert_allclose(batch.images, wanted, atol=1e-5)
+        for images in seen(batch):
+            np.testing.assert_allclose(images, wanted, atol=1e-5)
+
+
+@pytest.mark.torch
+def test_a_grey_batch_longer_than_the_buffers_is_validated():
+    torch = pytest.importorskip("torch")
+
+    from energybench.images import Normalisation, PixelBatch
+    from energybench_plugins.engines.torch_feed import Feed, Layout
+    from energybench_plugins.engines.torch_validation import Marks, Validation
+
+    layout = Layout(torch.device("cpu"), torch.float32, torch.contiguous_format)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 5, 7))
+    validation = Validation(net, Marks(net, layout, top5=False), layout.buffers(2, (3, 6, 5)), layout)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 5), np.uint8)
+    batch = PixelBatch(pixels, np.arange(5), Normalisation((0.3,), (0.2,)), channels=3)
+    count, (right, loss, _) = validation(Feed(layout)([batch]))
+    logits = net(torch.from_numpy(batch.images))
+    labels = torch.arange(5)
+    assert count == 5 and right == (logits.argmax(1) == labels).sum()
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item() * 5, rel=1e-5)
+
+
 def test_views_of_held_images_are_what_the_host_would_cut():
     """By each engine on its device: boxes, mirrored ones too, at the edges and in the middle."""
     from energybench.images import Held, HeldBatch, Normalisation, View
 
     random = np.random.default_rng(0)
-    held = Held(random.integers(0, 256, (3, 20, 24, 3), np.uint8))
+    pixels = random.integers(0, 256, (3, 20, 24, 3), np.uint8)
+    held = Held(pixels.transpose(0, 3, 1, 2))
     boxes = np.array([[0, 0, 20, 24], [4, 6, 8, 9], [10, 12, 10, 12], [0, 0, 5, 5]])
     view = View(boxes, np.array([False, True, False, True]), (6, 5))
     batch = HeldBatch(held, np.array([2, 0, 1, 1]), view, np.zeros(4, np.int64), Normalisation((0.5,) * 3, (0.2,) * 3))
     assert batch.images.shape == (4, 3, 6, 5)
     for images in seen(batch):
         np.testing.assert_allclose(images, batch.images, atol=1e-3)
-    wanted = cv2.resize(held.pixels[0, 4:12, 6:15].astype(np.float32), (5, 6))[:, ::-1]
+    wanted = cv2.resize(pixels[0, 4:12, 6:15].astype(np.float32), (5, 6))[:, ::-1]
     np.testing.assert_allclose((batch.images[1] * 0.2 + 0.5).transpose(1, 2, 0) * 255, wanted, atol=0.1)
     whole = View(np.array([[0, 0, 20, 24]]), np.array([True]), (20, 24))
     mirrored = HeldBatch(held, np.array([1]), whole, np.zeros(1, np.int64), Normalisation((0.0,) * 3, (1 / 255,) * 3))
-    np.testing.assert_allclose(mirrored.images[0].transpose(1, 2, 0), held.pixels[1, :, ::-1], atol=0.01)
+    np.testing.assert_allclose(mirrored.images[0].transpose(1, 2, 0), pixels[1, :, ::-1], atol=0.01)
+
+
+def held_and_not(shape=(3, 12, 10), **adapted):
+    """The same images kept by the devices, and brought to them batch by batch."""
+    from energybench.dataset import Consumer
+    from energybench.images import HeldBatch, ImageDataset, Normalisation
+
+    random = np.random.default_rng(0)
+    splits = {
+        split: (random.integers(0, 256, (count, 1, 8, 8), np.uint8), random.integers(0, 9, count))
+        for split, count in (("train", 23), ("validation", 11))
+    }
+    for resident in (True, False):
+        dataset = ImageDataset("grey", splits, shape, Normalisation((0.3,), (0.2,)), 5, resident=resident)
+        dataset.adapt(Consumer(kinds=(HeldBatch,), **adapted))
+        yield dataset
+
+
+def test_images_that_devices_keep_make_the_same_batches():
+    """Of each engine: to the last bit, epoch after epoch, the last batch of validation a shorter one."""
+    from energybench.images import HeldBatch
+
+    for fed in fed_by.engines():
+        kept, sent = (
+            list(fed([batch for epoch in (1, 2) for split in SPLITS for batch in dataset.batches(split, 6, epoch)]))
+            for dataset in held_and_not()
+        )
+        assert [len(labels) for _, labels in sent] == [6, 6, 6, 6, 5] * 2
+        for (images, labels), (wanted, expected) in zip(kept, sent, strict=True):
+            np.testing.assert_array_equal(images, wanted)
+            np.testing.assert_array_equal(labels, expected)
+        assert not np.array_equal(kept[0][0], kept[5][0])  # other epochs, another order
+    held, _ = held_and_not()
+    batches = list(held.batches("train", 6, 1))
+    assert all(isinstance(batch, HeldBatch) for batch in batches) and len({batch.held for batch in batches}) == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 10), (1, 8, 8)])
+def test_each_worker_is_given_its_part_of_kept_images(shape):
+    for split in SPLITS:
+        alone = [list(dataset.batches(split, 7, 1)) for dataset in held_and_not(shape)]
+        parts = [
+            [list(dataset.batches(split, 7, 1)) for dataset in held_and_not(shape, rank=rank, world=3)]
+            for rank in range(3)
+        ]
+        for kind in range(2):
+            for number, batch in enumerate(alone[kind]):
+                shares = [part[kind][number] for part in parts]
+                assert batch.whole is None and {share.whole for share in shares} == {len(batch.labels)}
+                assert np.concatenate([share.labels for share in shares]).tolist() == batch.labels.tolist()
+                np.testing.assert_array_equal(np.concatenate([share.images for share in shares]), batch.images)
+
+
+@pytest.mark.parametrize("memory", ["none", "short"])
+def test_images_that_cannot_be_kept_are_refused_in_one_line(monkeypatch, memory):
+    from energybench.dataset import Consumer
+    from energybench.errors import DataError
+    from energybench.images import HeldBatch, ImageDataset, Normalisation
+
+    splits = {"train": (np.zeros((1000, 1, 8, 8), np.uint8), np.zeros(1000, np.int64))}
+    dataset = ImageDataset("grey", splits, (3, 1000, 1000), Normalisation((0.3,), (0.2,)), 0, resident=True)
+    if memory == "none":
+        with pytest.raises(DataError, match="the engine keeps no images"):
+            dataset.adapt(Consumer())
+    else:
+        free = psutil.virtual_memory()._replace(available=9 * 10**8)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+        with pytest.raises(DataError, match=r"take 1\.0 GB and 0\.9 GB of memory are free; use fewer \(dataset\.train"):
+            dataset.adapt(Consumer(kinds=(HeldBatch,)))
 
 
 def seen(batch):
-    import gluon_runs
-
-    for shards in gluon_runs.trainer_of(2).feed([batch]):
-        yield np.concatenate([images.asnumpy() for part in shards for images, _ in part])
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        from energybench_plugins.engines.torch_feed import Feed, Layout
-
-        layout = Layout(torch.device("cpu"), torch.float32, torch.channels_last)
-        buffers = layout.buffers(4, batch.images.shape[1:])
-        for staged in Feed(layout)([batch]):
-            buffers.take(staged)
-            yield buffers.images.numpy()
+    for fed in fed_by.engines():
+        for images, _ in fed([batch]):
+            yield images

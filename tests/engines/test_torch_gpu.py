@@ -22,7 +22,7 @@ from torch_runs import assert_near, batches, gpu, parameters, prepare, step, tra
 from views import Silent
 
 from energybench.dataset import Consumer
-from energybench.images import EncodedBatch, Normalisation, PixelBatch
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine
@@ -200,6 +200,23 @@ class TestWaitingForData:
         buffers = layout.buffers(8, (3, 6, 5))
         for staged in Feed(layout)([batch] * 5):
             buffers.take(staged)
+        np.testing.assert_allclose(buffers.images.cpu().numpy(), batch.images, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_that_the_device_keeps_are_taken_there(last, channels):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (50, 6, 5, channels) if last else (50, channels, 6, 5), np.uint8)
+    held = Held(pixels.transpose(0, 3, 1, 2) if last else pixels)
+    batches = [
+        HeldBatch(held, random.permutation(50)[:8], None, np.arange(8), Normalisation((0.4,), (0.2,)), channels=3)
+        for _ in range(7)
+    ]
+    layout = Layout(torch.device("cuda", 0), torch.float32, torch.channels_last)
+    buffers = layout.buffers(8, (3, 6, 5))
+    for staged, batch in zip(Feed(layout)(batches), batches, strict=True):
+        buffers.take(staged)
         np.testing.assert_allclose(buffers.images.cpu().numpy(), batch.images, atol=1e-5)
 
 

@@ -6,11 +6,14 @@ import dataclasses
 import os
 from pathlib import Path
 
+import fed as fed_by
 import numpy as np
+import psutil
 import pytest
 
-from energybench.dataset import DatasetInfo
+from energybench.dataset import Adapting, Batch, Consumer, DatasetInfo, Split
 from energybench.errors import ConfigError, DataError
+from energybench.images import HeldBatch
 from energybench.prepared import Prepared
 from energybench_plugins.datasets.walkers import MadeUpWalk, Walkers, WalkersOptions
 from energybench_plugins.gait.walk import see
@@ -97,6 +100,52 @@ def test_a_mirror_turns_some_training_samples_and_no_validation_samples(made: Wa
     assert 3 <= turned <= 13
     for one, other in zip(plain.batches("validation", 8, 1), mirrored.batches("validation", 8, 1), strict=True):
         np.testing.assert_array_equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_samples_that_devices_keep_make_the_same_batches(made: Walkers, mirror: bool) -> None:
+    """Of each engine: to the last bit, epoch after epoch, those in the mirror too."""
+    options = dataclasses.replace(made._options, mirror=mirror)
+    sent, kept = (Walkers(dataclasses.replace(options, resident=resident)).open(SHAPE, 0) for resident in (False, True))
+    assert isinstance(kept, Adapting)
+    kept.adapt(Consumer(kinds=(HeldBatch,)))
+    splits: tuple[Split, ...] = ("train", "validation")
+    for fed in fed_by.engines():
+        both = (
+            fed([b for epoch in (1, 2) for split in splits for b in data.batches(split, 5, epoch)])
+            for data in (kept, sent)
+        )
+        for (images, labels), (wanted, expected) in zip(*both, strict=True):
+            np.testing.assert_array_equal(images, wanted)
+            np.testing.assert_array_equal(labels, expected)
+    [held] = {batch.held for batch in kept.batches("train", 5, 1) if isinstance(batch, HeldBatch)}
+    assert len(held.pixels) == 16 * (2 if mirror else 1)
+    assert kept.sequences("validation")[0].tolist() == sent.sequences("validation")[0].tolist()
+
+
+def test_each_worker_is_given_its_part_of_kept_samples(made: Walkers) -> None:
+    resident = dataclasses.replace(made._options, mirror=True, resident=True)
+
+    def batches(split: Split, rank: int, world: int) -> list[Batch]:
+        data = Walkers(resident).open(SHAPE, 0)
+        data.adapt(Consumer(rank, world, (HeldBatch,)))
+        return list(data.batches(split, 5, 1))
+
+    for split in ("train", "validation"):
+        for batch, *shares in zip(batches(split, 0, 1), *(batches(split, rank, 2) for rank in range(2)), strict=True):
+            assert {share.whole for share in shares} == {len(batch.labels)}
+            np.testing.assert_array_equal(np.concatenate([share.images for share in shares]), batch.images)
+            assert np.concatenate([share.labels for share in shares]).tolist() == batch.labels.tolist()
+
+
+def test_samples_that_cannot_be_kept_are_refused_in_one_line(made: Walkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Walkers(dataclasses.replace(made._options, mirror=True, resident=True)).open(SHAPE, 0)
+    with pytest.raises(DataError, match="the engine keeps no images"):
+        data.adapt(Consumer())
+    free = psutil.virtual_memory()._replace(available=(2 * 16 + 24) * 180_000 - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(DataError, match=r"dataset\.resident=true: .* GB of memory are free; use fewer walks"):
+        data.adapt(Consumer(kinds=(HeldBatch,)))
 
 
 def test_a_network_of_another_input_is_refused(made: Walkers) -> None:

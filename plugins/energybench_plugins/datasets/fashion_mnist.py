@@ -69,6 +69,8 @@ class FashionMnistOptions:
         train_images: so many, the first in the file; null: all.
         validation_images: so many, the first in the file; null: all.
         cache_gb: 10^9 bytes on disk that resized images may take in the user's cache; 0: resize batch by batch.
+        resident: whether all images are brought to the network's size while the run loads, and kept on the devices as
+            bytes of one channel: what fits there.
     """
 
     path: str | None = None
@@ -77,6 +79,7 @@ class FashionMnistOptions:
     train_images: int | None = None
     validation_images: int | None = None
     cache_gb: float = 4.0
+    resident: bool = False
 
     def __post_init__(self) -> None:
         for key, least in (("train_images", 1), ("validation_images", 0)):
@@ -121,7 +124,8 @@ class FashionMnist:
         limit_bytes = round(self._options.cache_gb * 1e9)
         cache = ResizedImages(user_cache() / "resized", NAME, limit_bytes) if limit_bytes else None
         splits = {split: self._read(folder, split) for split in FILES}
-        return ImageDataset(NAME, splits, input_shape, Normalisation((MEAN,), (STD,)), seed, cache)
+        normalisation, resident = Normalisation((MEAN,), (STD,)), self._options.resident
+        return ImageDataset(NAME, splits, input_shape, normalisation, seed, cache, resident=resident)
 
     def _read(self, folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         wanted = self._wanted(split, _count(folder, split))

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.arrays import selections
 from energybench.dataset import Batch, Consumer, Split
 from energybench.errors import DataError, reason
-from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch, View
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch, View, require_holding
 from energybench_plugins.datasets import jpeg
 from energybench_plugins.datasets.image_files import ImageFiles
 from energybench_plugins.datasets.views import CentreCrop, Draws, RandomCrop
@@ -129,18 +128,9 @@ class EncodedImages:
 
     def _hold(self, consumer: Consumer) -> None:
         """Decodes every image once: its middle, of the network's shape, as large as an image that `prepare` shrinks."""
-        if HeldBatch not in consumer.kinds:
-            raise DataError(
-                "dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon"
-            )
         size = (round(self._size[0] / self._centre.share), round(self._size[1] / self._centre.share))
         needed = sum(len(files) for files in self._files.values()) * size[0] * size[1] * 3
-        room = psutil.virtual_memory().available
-        if needed > room:
-            raise DataError(
-                f"dataset.resident=true: the images take {needed / 1e9:,.1f} GB and {room / 1e9:,.1f} GB of memory are "
-                "free; use fewer (dataset.classes), or resident=false"
-            )
+        require_holding(consumer, needed, "fewer (dataset.classes)")
         for split, files in self._files.items():
             whole = _Coming(split, np.arange(len(files)), len(files), None)
             whole = replace(whole, pixels=np.empty((len(files), *size, 3), np.uint8), good=np.ones(len(files), bool))
@@ -152,11 +142,11 @@ class EncodedImages:
                 )
             kept = np.flatnonzero(whole.good)
             pixels = whole.pixels if len(kept) == len(files) else whole.pixels[kept]
-            self._held[split] = (Held(pixels), files.labels[kept])
+            self._held[split] = (Held(pixels.transpose(0, 3, 1, 2)), files.labels[kept])
 
     def _from_held(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         held, labels = self._held[split]
-        tall, wide = held.pixels.shape[1:3]
+        tall, wide = held.pixels.shape[2:]
         for number, chosen in enumerate(selections(len(labels), split, batch, self._seed, epoch)):
             indices = np.arange(len(labels))[chosen]
             share = self._consumer.share(len(indices))

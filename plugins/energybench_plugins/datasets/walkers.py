@@ -62,6 +62,7 @@ class WalkersOptions:
         mirror: whether every other training sample, by chance, is mirrored.
         set_seed: other people and walks; `seed` of a run changes none of them.
         prepared: folder of the made walks; null: in the user's cache.
+        resident: whether all samples are cut while the run loads and kept on the devices: what fits there.
     """
 
     persons: int = 32
@@ -71,6 +72,7 @@ class WalkersOptions:
     mirror: bool = True
     set_seed: int = 0
     prepared: str | None = None
+    resident: bool = False
 
     def __post_init__(self) -> None:
         require_flow(self.flow)
@@ -179,7 +181,8 @@ class Walkers:
 
         if not self._made:
             raise DataError(f"{self._folder} holds no made-up walks; run energybench prepare dataset={NAME}")
-        return WalksDataset(NAME, opened(self._folder, self._made_of), input_shape, seed, mirror=self._options.mirror)
+        prepared, mirror, resident = opened(self._folder, self._made_of), self._options.mirror, self._options.resident
+        return WalksDataset(NAME, prepared, input_shape, seed, mirror=mirror, resident=resident)
 
     @property
     def _made_of(self) -> dict[str, object]:

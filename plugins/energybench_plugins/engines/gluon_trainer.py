@@ -181,37 +181,36 @@ class GluonTrainer:
         ]
 
     def _images(self, context: Any, batch: Batch, rows: slice) -> Any:
-        """Bytes are normalised where they have gone."""
+        """Bytes are normalised where they have gone, and there their one channel is repeated."""
         if isinstance(batch, HeldBatch):
-            moved = self._cut(context, batch, rows)
+            floats = self._cut(context, batch, rows)
         elif isinstance(batch, PixelBatch):
-            moved = self._normalised(context, batch.pixels[rows], batch.normalisation)
+            floats = _floats(context, batch.pixels[rows])
         else:
-            moved = _to(context, batch.images[rows])
-        return moved.astype("float16") if self._half else moved
+            return self._cast(_to(context, batch.images[rows]))
+        scale, shift = self._affine(context, batch.normalisation)
+        images = self._cast(floats * scale + shift)
+        grey = batch.channels is not None and batch.channels > images.shape[1]
+        return images.broadcast_axes(axis=1, size=batch.channels) if grey else images
 
-    def _normalised(self, context: Any, pixels: NDArray[np.uint8], normalisation: Normalisation) -> Any:
-        scale, shift = self._affine(context, normalisation)
-        last = pixels.transpose(0, 2, 3, 1)
-        if pixels.flags.c_contiguous or not last.flags.c_contiguous:
-            moved = _to(context, pixels).astype("float32")
-        else:  # as decoders give them: one copy, and the device brings the axes into order
-            moved = _to(context, last).astype("float32").transpose((0, 3, 1, 2))
-        return moved * scale + shift
+    def _cast(self, images: Any) -> Any:
+        return images.astype("float16") if self._half else images
 
     def _cut(self, context: Any, batch: HeldBatch, rows: slice) -> Any:
-        """Out of the images that were brought to the device with the first batch."""
+        """Floats (n, C, H, W) from 0 to 255 out of the images that were brought to the device with the first batch."""
+        pixels, axes = _as_they_lie(batch.held.pixels)
         held = self._held.get((batch.held, context))
         if held is None:
-            if batch.held.pixels.size >= LARGEST:
+            if pixels.size >= LARGEST:
                 raise DataError("dataset.resident=true: MXNet's arrays have fewer than 2^31 elements; use engine=torch")
-            held = self._held[batch.held, context] = _to(context, batch.held.pixels)
-        affine = batch.view.affine(*batch.held.pixels.shape[1:3])[rows].reshape(-1, 6)
+            held = self._held[batch.held, context] = _to(context, pixels)
         chosen = mx.nd.array(batch.chosen[rows], ctx=context, dtype="int32")
-        images = mx.nd.take(held, chosen).astype("float32").transpose((0, 3, 1, 2))
+        images = _in_order(mx.nd.take(held, chosen).astype("float32"), axes)
+        if batch.view is None:
+            return images
+        affine = batch.view.affine(*batch.held.pixels.shape[2:])[rows].reshape(-1, 6)
         grid = mx.nd.GridGenerator(_to(context, affine), transform_type="affine", target_shape=batch.view.size)
-        scale, shift = self._affine(context, batch.normalisation)
-        return mx.nd.BilinearSampler(images, grid) * scale + shift
+        return mx.nd.BilinearSampler(images, grid)
 
     def _affine(self, context: Any, normalisation: Normalisation) -> tuple[Any, Any]:
         """Scale and shift on a device."""
@@ -409,3 +408,22 @@ def _edges(count: int, parts: int) -> Iterator[tuple[int, int]]:
 def _to(context: Any, array: Any) -> Any:
     """The array on a device. On the CPU too it is copied: MXNet aligns its memory, and works slower on what is not."""
     return mx.nd.array(array, ctx=context, dtype=array.dtype)
+
+
+def _floats(context: Any, pixels: NDArray[np.uint8]) -> Any:
+    """Images (N, C, H, W) on a device, as floats from 0 to 255: one copy, and the device brings the axes into order."""
+    array, axes = _as_they_lie(pixels)
+    return _in_order(_to(context, array).astype("float32"), axes)
+
+
+def _as_they_lie(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, ...] | None]:
+    """Images (N, C, H, W) as an array that can be copied in one piece, and the axes that make them of it.
+
+    Decoders give (N, H, W, C). None: they are in their order already.
+    """
+    last = pixels.transpose(0, 2, 3, 1)
+    return (pixels, None) if pixels.flags.c_contiguous or not last.flags.c_contiguous else (last, (0, 3, 1, 2))
+
+
+def _in_order(images: Any, axes: tuple[int, ...] | None) -> Any:
+    return images if axes is None else images.transpose(axes)

@@ -5,8 +5,9 @@ Imports PyTorch: only for the training process.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,12 @@ class Staged:
     """A batch on the device, or on its way there.
 
     Attributes:
-        images: (N, C, H, W).
+        images: (N, C, H, W), or (N, 1, H, W) of which `take` repeats the one channel; or (N,) int64, places in `held`.
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
         slot: that holds it or makes it, None where it stays.
         affine: of images that are bytes: scale and shift, each (C, 1, 1) float32, that make them floats; else None.
+        held: images (M, C, H, W) that the device keeps and out of which these are taken; else None.
     """
 
     images: Any
@@ -70,16 +72,18 @@ class Staged:
     key: Hashable | None = None
     slot: Slot | Arrival | None = None
     affine: tuple[Any, Any] | None = None
+    held: Any | None = None
 
     def floats(self) -> Any:
-        """(N, C, H, W): the images as the network takes them."""
+        """The images, normalised."""
+        images = self.images if self.held is None else _taken(self.held, self.images)
         if self.affine is None:
-            return self.images
+            return images
         scale, shift = self.affine
-        return torch.addcmul(shift, self.images.float(), scale)
+        return torch.addcmul(shift, images.float(), scale)
 
     def take(self, other: Staged) -> None:
-        """Copies the first of these images and labels from `other`, once it has arrived."""
+        """Copies the first of these images and labels from `other`, once it has arrived; one channel becomes all."""
         if other.slot is not None:
             other.slot.arrived()
         count = len(other.labels)
@@ -187,16 +191,18 @@ class Feed:
 
     def _cut(self, batch: HeldBatch) -> Staged:
         """Out of the images that were brought to the device with the first batch."""
-        device = self.layout.device
+        device, affine = self.layout.device, self._affine(batch)
         if batch.held not in self._held:
-            self._held[batch.held] = _tensor(batch.held.pixels).to(device)
-        pixels = self._held[batch.held]
-        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*pixels.shape[1:3]))
-        images = pixels[chosen.to(device)].permute(0, 3, 1, 2).float()
-        size = [len(images), images.shape[1], *batch.view.size]
+            self._held[batch.held] = _tensor(batch.held.pixels, read=True).to(device)
+        held = self._held[batch.held]
+        if batch.view is None:
+            return replace(self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine), held=held)
+        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
+        images = _taken(held, chosen.to(device)).float()
+        size = [*images.shape[:2], *batch.view.size]
         grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
         views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
-        return Staged(views, _tensor(batch.labels).to(device), affine=self._affine(batch))
+        return Staged(views, _tensor(batch.labels).to(device), affine=affine)
 
     def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
         """Scale and shift on the device."""
@@ -258,5 +264,19 @@ def _fill(pinned: Any, array: NDArray[np.generic]) -> None:
         np.copyto(pinned.numpy(), array)
 
 
-def _tensor(array: NDArray[np.generic]) -> Any:
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def _tensor(array: NDArray[np.generic], *, read: bool = False) -> Any:
+    """The same memory as a tensor; of an array that is read-only a copy, unless the tensor is only `read`."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    if not read:
+        return torch.from_numpy(array.copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it cannot be written
+        return torch.from_numpy(array)
+
+
+def _taken(held: Any, chosen: Any) -> Any:
+    """Images (n, C, H, W) out of `held` (N, C, H, W), each in its order of memory, so that it is copied as it lies."""
+    if held.is_contiguous():
+        return held.index_select(0, chosen)
+    return held.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)

@@ -99,7 +99,7 @@ class Validation:
     def _one(self, batch: Staged) -> tuple[Any, Any]:
         count = len(batch.labels)
         if count > len(self._buffers.labels):
-            self._buffers = self._layout.buffers(count, tuple(batch.images.shape[1:]))
+            self._buffers = self._layout.buffers(count, tuple(self._buffers.images.shape[1:]))
         self._buffers.take(batch)
         self._buffers.labels[count:].fill_(NO_LABEL)
         counts, logits = self._marks(self._buffers.images, self._buffers.labels)

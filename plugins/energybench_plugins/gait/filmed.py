@@ -34,6 +34,7 @@ class FilmedOptions:
         flow: how motion is found, see `gait.flow.flow_method`.
         finder: how the walker is found: `background` or `hog`.
         mirror: whether every other training sample, by chance, is mirrored.
+        resident: whether all samples are cut while the run loads and kept on the devices: what fits there.
     """
 
     path: str | None = None
@@ -41,6 +42,7 @@ class FilmedOptions:
     flow: str = "dis_medium"
     finder: str = "background"
     mirror: bool = True
+    resident: bool = False
 
     def __post_init__(self) -> None:
         require_flow(self.flow)
@@ -88,7 +90,8 @@ class Filmed(ABC, Generic[Options]):
         """See DatasetPlugin."""
         from energybench_plugins.gait.walks_dataset import WalksDataset
 
-        return WalksDataset(self.name, self._prepared(), input_shape, seed, mirror=self._options.mirror)
+        mirror, resident = self._options.mirror, self._options.resident
+        return WalksDataset(self.name, self._prepared(), input_shape, seed, mirror=mirror, resident=resident)
 
     def preparation(self) -> Preparation:
         """Fifty walks a part."""

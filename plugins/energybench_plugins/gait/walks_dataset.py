@@ -1,7 +1,8 @@
-"""The data set that cuts samples of motion out of prepared walks, batch by batch. Imports numpy."""
+"""The data set that cuts samples of motion out of prepared walks, batch by batch or all at once. Imports numpy."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Hashable, Iterator
@@ -16,7 +17,7 @@ from energybench.architecture import Shape
 from energybench.arrays import selections
 from energybench.dataset import Batch, Consumer, Split
 from energybench.errors import DataError
-from energybench.images import Normalisation, PixelBatch
+from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, require_holding
 from energybench.prepared import Prepared, PreparedSplit
 from energybench_plugins.gait.flow import LEVELS, MAP_HEIGHT, MAP_WIDTH, STILL
 from energybench_plugins.gait.samples import FRAMES, SIDE, cut, windows
@@ -46,7 +47,7 @@ def sample_count(prepared: Prepared, split: Split) -> int:
 
 
 class WalksDataset:
-    """Samples of optical flow, cut out of prepared maps batch by batch.
+    """Samples of optical flow, cut out of prepared maps: batch by batch, or once for the devices to keep.
 
     Args:
         name: of the data set, for messages.
@@ -54,27 +55,42 @@ class WalksDataset:
         shape: (C, H, W) that the network takes.
         seed: fixes the order of training samples, and which are mirrored, together with the epoch.
         mirror: whether every other training sample, by chance, is mirrored.
+        resident: whether the devices keep all samples, those of training both ways round where they are mirrored.
 
     Raises:
         DataError: the network takes samples of another shape.
     """
 
-    def __init__(self, name: str, prepared: Prepared, shape: Shape, seed: int, *, mirror: bool) -> None:
+    def __init__(
+        self, name: str, prepared: Prepared, shape: Shape, seed: int, *, mirror: bool, resident: bool = False
+    ) -> None:
         if tuple(shape) != SHAPE:
             wanted, had = ("x".join(map(str, one)) for one in (shape, SHAPE))
             raise DataError(
                 f"dataset {name!r} has samples of {had} and the network takes {wanted}; "
                 "choose a gait network and leave its size, or choose another dataset"
             )
-        self._seed, self._mirror = seed, mirror
+        self._seed, self._mirror, self._resident = seed, mirror, resident
         self._consumer = Consumer()
         self._threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS), "cut")
         splits: tuple[Split, ...] = ("train", "validation")
         self._cuts = {split: _Cuts(prepared.open(split)) for split in splits}
+        self._held: dict[Split, Held] = {}
 
     def adapt(self, consumer: Consumer) -> None:
         """See `energybench.dataset.Adapting`."""
         self._consumer = consumer
+        if self._resident:
+            ways: dict[Split, int] = {"train": 2 if self._mirror else 1, "validation": 1}
+            samples = sum(len(cuts) * ways[split] for split, cuts in self._cuts.items())
+            require_holding(consumer, samples * math.prod(SHAPE), "fewer walks")
+            self._held = {split: self._all(cuts, ways[split]) for split, cuts in self._cuts.items()}
+
+    def _all(self, cuts: _Cuts, ways: int) -> Held:
+        """Every sample as it is, and where there are two `ways` every one as in a mirror after them."""
+        samples = np.arange(ways * len(cuts))
+        mirrored = samples >= len(cuts)
+        return Held(WalkBatch(cuts, samples % max(len(cuts), 1), mirrored, self._threads, None, None).pixels)
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`.
@@ -89,6 +105,10 @@ class WalksDataset:
             turned = chance.random(len(samples)) < (0.5 if self._mirror and training else 0.0)
             mine = self._consumer.share(len(samples))
             whole = len(samples) if self._consumer.world > 1 else None
+            if self._held:
+                places = samples[mine] + len(cuts) * turned[mine]
+                yield HeldBatch(self._held[split], places, None, cuts.labels[samples[mine]], NORMALISATION, whole)
+                continue
             key = None if training else (split, number)
             made = WalkBatch(cuts, samples[mine], turned[mine], self._threads, key, whole)
             if not training:
