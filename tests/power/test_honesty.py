@@ -55,7 +55,7 @@ RECORDINGS = 40
 """Of each sensor and length of burst: the latest is then 2.2 standard deviations late, outside k = 2."""
 
 WHOLE = {("maxwell", 0.051): 0.85}
-"""Of bursts that are the window so many hold the truth, where it is less than 0.93: a low-pass of 345 ms hides these."""
+"""Of bursts that are the window, so many hold the truth where fewer than 0.93 do: a low-pass of 345 ms hides these."""
 
 FAST = [(0.015, 0.045), (0.045, 0.055), (0.055, 0.09), (0.09, 0.11), (0.11, 0.19), (0.19, 0.21)]
 """Periods of squares, seconds: about those of the sensors' updates, their halves and doubles, and what lies between."""
