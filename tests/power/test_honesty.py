@@ -264,7 +264,7 @@ def test_another_field_tells_that_the_power_jumps_within_a_tick():
         line = seen_by("ampere_a100", load, chance)
         for _, start_s, end_s in windows(chance):
             inside.append(is_inside(ask(line, start_s, end_s), load.energy_j(start_s, end_s)))
-    assert 0.90 <= np.mean(inside) <= 0.998
+    assert 0.90 <= np.mean(inside) <= 0.998  # one kind of load: with 7 ms its intervals are wider than they need be
 
 
 def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_recordings():
@@ -366,7 +366,7 @@ def test_the_readings_of_two_real_h100_hold_their_bursts():
             inside = np.abs(apart_j) <= stated_j
             told = f"{apart_j.mean():+.1f} J apart, {np.median(stated_j):.1f} J stated"
             print(f"card {card}, {length_ms} ms: {told}, {inside.sum()} of {len(inside)} inside")
-            assert inside.mean() >= 0.65  # 12 to 6 bursts
+            assert inside.mean() >= 0.65  # of 6 to 12 bursts; the fewest were 8 of 12
             everywhere += list(inside)
     print(f"{sum(everywhere)} of {len(everywhere)}")
     assert len(everywhere) == 88 and np.mean(everywhere) >= 0.85
