@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -11,14 +12,13 @@ import pytest
 from energybench.power.meter import Channel, Source
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
+from energybench.power.trace import read_trace
 from energybench.testing import PRESETS, constant, linear, simulation, square, step, training
+from energybench_plugins.meters.nvml_generations import LATE_S
 
 START_NS = 10**12
 LENGTH_S = 75.0
 WINDOWS_S = (0.05, 0.2, 1.0, 5.0, 60.0)
-LATE_S = 0.005
-"""Standard deviation of how late a card's sensors tell the power, drawn for each recording."""
-
 GPU = Channel("gpu.0", "gpu", "GPU-1")
 
 
@@ -50,6 +50,12 @@ SENSORS = {
 
 
 BURSTS_S = (0.051, 0.096, 0.191, 0.5)
+
+RECORDINGS = 40
+"""Of each sensor and length of burst: the latest is then 2.2 standard deviations late, outside k = 2."""
+
+WHOLE = {("maxwell", 0.051): 0.85}
+"""Of bursts that are the window, so many hold the truth where fewer than 0.93 do: a low-pass of 345 ms hides these."""
 
 FAST = [(0.015, 0.045), (0.045, 0.055), (0.055, 0.09), (0.09, 0.11), (0.11, 0.19), (0.19, 0.21)]
 """Periods of squares, seconds: about those of the sensors' updates, their halves and doubles, and what lies between."""
@@ -104,9 +110,13 @@ def windows(chance):
             yield mean_s, start_s, start_s + length_s
 
 
-def seen_by(name, curve, chance, length_s=LENGTH_S, gain=1.0, seed=0, gain_u=0.0):
-    """The timeline of a card of this generation, whose sensors tell the power a little late or early."""
-    late_ns = round(chance.gauss(0, LATE_S) * 1e9)
+def seen_by(name, curve, chance, length_s=LENGTH_S, gain=1.0, seed=0, gain_u=0.0, late_s=None):
+    """The timeline of a card of this generation.
+
+    How late its sensors tell the power is drawn for each recording, with the standard deviation that is declared,
+    unless it is given.
+    """
+    late_ns = round((chance.gauss(0, LATE_S) if late_s is None else late_s) * 1e9)
     card = card_of(name, curve, gain, chance)
     columns = simulation.readings(card, SENSORS[name], length_s, START_NS + late_ns, seed=seed)
     return Timeline(replace(GPU, gain_uncertainty=gain_u), SENSORS[name], columns)
@@ -172,14 +182,18 @@ def test_squares_about_as_fast_as_the_sensors_updates_are_doubted_enough(name, p
 @pytest.mark.parametrize("name", SENSORS)
 @pytest.mark.parametrize("length_s", BURSTS_S)
 def test_a_window_that_begins_and_ends_with_its_load_is_doubted_enough(name, length_s):
-    """As `measure` around one piece of work does. Its edges lie where the power jumps, not anywhere."""
+    """As `measure` around one piece of work does. Its edges lie where the power jumps, not anywhere.
+
+    All bursts of a recording are equally late, so what decides is how late the recordings are: evenly spread quantiles.
+    """
     chance, inside = random.Random(f"{name} {length_s}"), []
-    for turn in range(20):
+    for turn in range(RECORDINGS):
+        late_s = NormalDist(0, LATE_S).inv_cdf((turn + 0.5) / RECORDINGS)
         load, spans = bursts(chance, length_s, 12.0)
-        line = seen_by(name, load, chance, 12.0, seed=turn)
+        line = seen_by(name, load, chance, 12.0, seed=turn, late_s=late_s)
         inside += [is_inside(ask(line, *span), load.energy_j(*span)) for span in spans]
     assert len(inside) > 150
-    assert np.mean(inside) >= 0.88
+    assert np.mean(inside) >= WHOLE.get((name, length_s), 0.93)
 
 
 def test_what_keeps_time_with_the_updates_cannot_be_told_from_steady_power():
@@ -245,15 +259,12 @@ def test_the_beat_of_the_sensor_is_found(sensor):
 def test_another_field_tells_that_the_power_jumps_within_a_tick():
     """Ticks of 100 ms are all alike under such squares; what an A100's power field sees of each is not."""
     chance, inside = random.Random(7), []
-    for _ in range(20):
+    for _ in range(60):
         load = square(60, 300, chance.uniform(0.03, 0.15), chance.uniform(0.3, 0.7), chance.random())
-        card = card_of("ampere_a100", load, 1.0, chance)
-        columns = simulation.readings(card, SENSORS["ampere_a100"], LENGTH_S, START_NS)
-        line = Timeline(GPU, SENSORS["ampere_a100"], columns)
+        line = seen_by("ampere_a100", load, chance)
         for _, start_s, end_s in windows(chance):
-            found = line.energy(START_NS + round(start_s * 1e9), START_NS + round(end_s * 1e9))
-            inside.append(abs(found.energy_j - load.energy_j(start_s, end_s)) <= 2 * found.independent_u_j)
-    assert 0.90 <= np.mean(inside) <= 0.995
+            inside.append(is_inside(ask(line, start_s, end_s), load.energy_j(start_s, end_s)))
+    assert 0.90 <= np.mean(inside) <= 0.998  # one kind of load: with 7 ms its intervals are wider than they need be
 
 
 def test_a_counter_whose_beat_is_not_quite_as_declared_is_honest_in_short_recordings():
@@ -295,7 +306,12 @@ def test_two_sources_of_a_board_that_tell_different_energies_are_said_to(name, o
     assert not ask(line, 2.0, 4.0).doubts  # too few updates to say so
 
 
-REAL_BURSTS = Path(__file__).parents[2] / "docs" / "results" / "h100_meter.json"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def bursts_of(file, card):
+    """What benchmarks/real_meter.py wrote of one card's bursts, a row for each length."""
+    return json.loads((RESULTS / file).read_text(encoding="utf-8"))["cards"][card]["bursts"]
 
 
 def stated_of_bursts(low_w, high_w, length_s, late_s):
@@ -318,7 +334,7 @@ def stated_of_bursts(low_w, high_w, length_s, late_s):
 def test_the_bursts_of_a_real_h100_lie_within_what_is_stated():
     """The errors are the card's own; what would be stated of them is played: readings of that day were not kept."""
     everywhere = []
-    for row in json.loads(REAL_BURSTS.read_text(encoding="utf-8"))["cards"]["0"]["bursts"]:
+    for row in bursts_of("h100_meter.json", "0"):
         high_w = row["reference_j"] / row["length_s"]
         apart_j = np.array(row["energies_j"]) - row["reference_j"]
         late_s = max(0.0, -apart_j.mean() / (high_w - row["rest_w"]))
@@ -328,6 +344,32 @@ def test_the_bursts_of_a_real_h100_lie_within_what_is_stated():
         assert inside.mean() >= 0.8
         everywhere += list(inside)
     assert len(everywhere) == 48 and np.mean(everywhere) >= 0.9
+
+
+def replayed(card):
+    """Of a card whose readings were kept, for each length of burst: milliseconds, joules apart, joules stated."""
+    columns, _ = read_trace(RESULTS / f"h100_meter_power.{card}.parquet", "gpu.0")
+    average = source("average", period_s=0.0485, update_s=0.1, averaging_s=1.0)
+    line = Timeline(GPU, [*SENSORS["hopper"], average], columns)
+    for row in bursts_of("h100_meter_two.json", card):
+        found = [line.energy(*span) for span in zip(row["start_ns"], row["end_ns"], strict=True)]
+        apart_j = np.array([one.energy_j for one in found]) - row["reference_j"]
+        stated_j = np.hypot([2 * one.independent_u_j for one in found], 2 * row["reference_u_j"])
+        yield round(1000 * row["length_s"]), apart_j, stated_j
+
+
+def test_the_readings_of_two_real_h100_hold_their_bursts():
+    """Their own readings, so what is stated is what the meter states of them now."""
+    everywhere = []
+    for card in ("0", "1"):
+        for length_ms, apart_j, stated_j in replayed(card):
+            inside = np.abs(apart_j) <= stated_j
+            told = f"{apart_j.mean():+.1f} J apart, {np.median(stated_j):.1f} J stated"
+            print(f"card {card}, {length_ms} ms: {told}, {inside.sum()} of {len(inside)} inside")
+            assert inside.mean() >= 0.65  # of 6 to 12 bursts; the fewest were 8 of 12
+            everywhere += list(inside)
+    print(f"{sum(everywhere)} of {len(everywhere)}")
+    assert len(everywhere) == 88 and np.mean(everywhere) >= 0.85
 
 
 def stated_with(names, load):

@@ -28,13 +28,13 @@ MODULES = ("GH200", "GB200", "GB300")
 """Boards with a Grace CPU, on which NVIDIA's power sensors may tell the module's power."""
 
 
-LATE_S = 0.005
+LATE_S = 0.007
 """Standard uncertainty of all of a card's times together: how late its sensors tell the power.
 
-An H100 (driver 580) told single bursts of load 4 to 8 ms late (docs/results/h100_meter.md): anything from 0 to 8 ms is
-8 ms / sqrt(3) from no delay, root mean square. It is one card, so the delay is a doubt and not taken off. Of other
-generations nobody has published it (the rise times of SC'24 are those of the means and of the low-pass), so it is
-assumed to be the same.
+Three H100 (driver 580) told single bursts of load late, by 15 means of -3 to 10 ms whose root mean square is 6.9 ms
+(docs/results/h100_meter.md). A part of that is power that the card uses after a burst's end, and how large a part is
+not known, so the delay is a doubt and not taken off. Of other generations nobody has published it (the rise times of
+SC'24 are those of the means and of the low-pass), so it is assumed to be the same.
 """
 
 
