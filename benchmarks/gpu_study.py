@@ -23,6 +23,8 @@ import itertools
 import json
 import math
 import random
+import shlex
+import sys
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
@@ -143,9 +145,17 @@ def planned(given: argparse.Namespace) -> dict[str, Any]:
         most = MOST_EPOCHS.get(model, 10)
         chosen = given.epochs.get(model) or given.epochs.get("")
         plan["epochs"].setdefault(model, chosen or min(max(fits, LEAST_EPOCHS), most))
+    commands = plan.setdefault("commands", [])
+    if (words := said()) not in commands:
+        commands.append(words)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plan, indent=1) + "\n")
     return plan
+
+
+def said() -> str:
+    """The command line, without the folders of this machine."""
+    return shlex.join(Path(word).name if "/" in word else word for word in sys.argv[1:])
 
 
 def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
@@ -312,10 +322,9 @@ def page(given: argparse.Namespace) -> None:
     parts += ["## Runs that did not finish", "", markdown(made.failures), ""] if made.failures.rows else []
     name = f"{out.stem}.json.gz"
     parts += [f"Raw data: [{name}]({name}); made by", "", "```sh"]
-    parts += [
-        "python benchmarks/gpu_study.py run --out study",
-        f"python benchmarks/gpu_study.py page study --out {out.name}",
-    ]
+    plans = [json.loads(path.read_text()) for folder in given.folders if (path := Path(folder, PLAN)).exists()]
+    commands = [words for plan in plans for words in plan.get("commands", [])]
+    parts += [f"python benchmarks/gpu_study.py {words}" for words in [*commands, said()]]
     out.write_text("\n".join([*parts, "```", ""]), encoding="utf-8")
     print(f"{len(found.results)} runs on {out}")
 
@@ -324,12 +333,17 @@ def facts(made: Contents, finished: Sequence[Result]) -> str:
     """What was run on what."""
     boards = {board.get("uuid") for result in finished for board in result.provenance.get("devices", [])}
     epochs = {result.config["model"]["name"]: result.config["budget"]["epochs"] for result in finished}
-    samples_of = {
-        result.config["model"]["name"]: int(result.epochs[0]["images"]) for result in finished if result.epochs
-    }
+    seen: dict[str, set[int]] = {name: set() for name in epochs}
+    for result in finished:
+        seen[result.config["model"]["name"]] |= {int(one["images"]) for one in result.epochs[:1]}
     lines = [f"- {what}: {answer}" for what, answer in made.facts if answer]
-    trained = ", ".join(f"{name} {epochs[name]} x {samples_of.get(name, 0):,}" for name in epochs)
-    return "\n".join([*lines, f"- Boards: {len(boards)}", f"- Epochs x training samples: {trained}"])
+    trained = ", ".join(f"{name} {count} x {spread(seen[name])}" for name, count in epochs.items())
+    return "\n".join([*lines, f"- Boards: {len(boards)}", f"- Epochs x training samples in whole batches: {trained}"])
+
+
+def spread(counts: set[int]) -> str:
+    """One number, or the least and the most."""
+    return " to ".join(f"{count:,}" for count in sorted({min(counts, default=0), max(counts, default=0)}))
 
 
 def of_group(group: Group, *, several: bool) -> list[str]:

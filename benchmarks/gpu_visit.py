@@ -138,7 +138,17 @@ VISITS: dict[str, list[Lanes]] = {
         {
             (0,): [
                 contest("searched-256", 230, 256, SEARCHED, "searched_256"),
-                script("meter-cost", 110, "meter_cost.py", "--rounds", "10", "--out", f"{OUT}/meter_cost.json"),
+                script(
+                    "meter-cost",
+                    110,
+                    "meter_cost.py",
+                    "--rounds",
+                    "6",
+                    "--seconds",
+                    "0.8",
+                    "--out",
+                    f"{OUT}/meter_cost.json",
+                ),
                 script(
                     *("input", 125, "input_gpu.py", "--seconds", "18", "--cell", "6", "--decode", "cpu", "gpu"),
                     *("--images", "4096", "--out", f"{OUT}/input.json"),

@@ -56,8 +56,12 @@ def test_a_recorded_step_is_the_step(optimizer, accumulate):
     for trainer in (eager, recorded):
         step(trainer, batches(5), lr=0.003)
         step(trainer, batches(5), lr=0.001)
-    rounding = 1e-2 if optimizer == "adam" else 1e-3  # Adam makes steps of one size of gradients that are next to none
-    assert_near(parameters(recorded), parameters(eager), rounding)
+    if optimizer == "adam":  # makes steps of one size of gradients that are next to none, and so of rounding
+        for name, value in parameters(eager).items():
+            apart = parameters(recorded)[name] - value
+            assert np.linalg.norm(apart) < 3e-3 * np.linalg.norm(value), name
+    else:
+        assert_near(parameters(recorded), parameters(eager), 1e-3)
     assert recorded.take_loss() == pytest.approx(eager.take_loss(), rel=1e-3)
 
 
