@@ -28,11 +28,10 @@ from typing import Any
 
 import gpu_load
 from pairs import described
+from sources import cards
 
 import energybench
-from energybench.config import Part, make
 from energybench.errors import EnergybenchError
-from energybench.registry import Registry
 
 METERS = ("off", "thread", "process")
 UNCOUNTED_S = (0.1, 0.6)
@@ -143,7 +142,7 @@ def main() -> int:
         given.load, given.rounds, given.seconds, given.ways = "none", 4, 0.05, ["eager"]
     if given.rounds < 4:
         options().error(f"argument --rounds: {given.rounds} tells no interval; give 4 or more")
-    found = list(make(Registry(), "meter", Part("nvml")).devices())
+    found = cards()
     if not 0 <= given.gpu < len(found):
         print(f"meter_cost: --gpu {given.gpu}: the driver shows {len(found)} cards, numbered from 0", file=sys.stderr)
         return 2

@@ -37,16 +37,14 @@ from typing import Any
 import gpu_load
 from contest import Counter
 from pairs import described
-from sources import sources_of
+from sources import cards, sources_of
 
 import energybench
-from energybench.config import Part, make
 from energybench.devices import Device
 from energybench.errors import EnergybenchError, MeterError
 from energybench.power.meter import Source
 from energybench.power.timeline import Timeline
 from energybench.power.trace import read_trace
-from energybench.registry import Registry
 
 BURSTS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESTS_S = (0.35, 0.75)
@@ -237,7 +235,7 @@ def off(energies: list[float], reference_j: float) -> dict[str, float]:
 
 
 def card(given: argparse.Namespace) -> dict[str, Any]:
-    """All three questions of the one card that CUDA shows this process."""
+    """Both questions of the one card that CUDA shows this process."""
     [number] = given.gpu
     device = cards()[number]
     say = functools.partial(progress, f"card {number}", given.begun)
@@ -285,11 +283,6 @@ def card(given: argparse.Namespace) -> dict[str, Any]:
 
 def progress(who: str, begun: float, what: str) -> None:
     print(f"{who} {time.monotonic() - begun:5.1f} s: {what}", file=sys.stderr, flush=True)
-
-
-def cards() -> list[Device]:
-    """Those that the driver shows, in its order."""
-    return list(make(Registry(), "meter", Part("nvml")).devices())
 
 
 def tell(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The channels and sources of a meter, for whoever works on its readings afterwards."""
+"""The driver's cards, and the channels and sources of a meter, for whoever works on its readings afterwards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from energybench.config import Part, make
 from energybench.devices import Device
 from energybench.power.meter import Channel, Source
 from energybench.registry import Registry
+
+
+def cards() -> list[Device]:
+    """Those that the driver shows, in its order."""
+    return list(make(Registry(), "meter", Part("nvml")).devices())
 
 
 def sources_of(meter: str, devices: Sequence[Device]) -> tuple[list[Channel], list[Source]]:

@@ -29,10 +29,10 @@ class ArrayDataset:
             yield Batch(images[chosen], labels[chosen])
 
 
-def selections(samples: int, split: Split, batch: int, seed: int, epoch: int) -> Iterator[slice | NDArray[np.int64]]:
-    """What each batch of one pass takes, as an index: see `energybench.dataset.Dataset.batches`."""
+def selections(samples: int, split: Split, batch: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """The numbers (n,) of the samples in each batch of one pass: see `energybench.dataset.Dataset.batches`."""
     if split == "validation":
-        yield from (slice(start, start + batch) for start in range(0, samples, batch))
+        yield from (np.arange(start, min(start + batch, samples)) for start in range(0, samples, batch))
         return
     order = epoch_order(samples, seed, epoch)
     yield from (order[start : start + batch] for start in range(0, samples - batch + 1, batch))

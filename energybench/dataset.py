@@ -75,6 +75,10 @@ class Consumer:
         """Its part of `size` samples; the parts are as equal as can be."""
         return slice(size * self.rank // self.world, size * (self.rank + 1) // self.world)
 
+    def whole(self, size: int) -> int | None:
+        """What `Batch.whole` says of its part of a batch of `size` samples."""
+        return size if self.world > 1 else None
+
 
 class Dataset(Protocol):
     """An opened data set, in the training process."""

@@ -307,10 +307,9 @@ class ImageDataset:
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""
         labels = self._labels[split]
-        for chosen in selections(len(labels), split, batch, self._seed, epoch):
-            samples = np.arange(len(labels))[chosen]
+        for samples in selections(len(labels), split, batch, self._seed, epoch):
             mine = samples[self._consumer.share(len(samples))]
-            yield self._batch(split, mine, len(samples) if self._consumer.world > 1 else None)
+            yield self._batch(split, mine, self._consumer.whole(len(samples)))
 
     def _batch(self, split: Split, mine: NDArray[np.int64], whole: int | None) -> Batch:
         labels, normalisation, channels = self._labels[split][mine], self._normalisation, self._shape[0]

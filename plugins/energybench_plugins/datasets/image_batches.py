@@ -116,8 +116,8 @@ class EncodedImages:
             return
         waiting: deque[_Coming] = deque()
         try:
-            for number, chosen in enumerate(selections(len(self._files[split]), split, batch, self._seed, epoch)):
-                waiting.append(self._start(split, chosen, epoch, number))
+            for number, indices in enumerate(selections(len(self._files[split]), split, batch, self._seed, epoch)):
+                waiting.append(self._start(split, indices, epoch, number))
                 if len(waiting) > self._decoding.ahead:
                     yield self._finish(waiting.popleft())
             while waiting:
@@ -147,16 +147,14 @@ class EncodedImages:
     def _from_held(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         held, labels = self._held[split]
         tall, wide = held.pixels.shape[2:]
-        for number, chosen in enumerate(selections(len(labels), split, batch, self._seed, epoch)):
-            indices = np.arange(len(labels))[chosen]
+        for number, indices in enumerate(selections(len(labels), split, batch, self._seed, epoch)):
             share = self._consumer.share(len(indices))
             heights, widths = np.full(len(indices), tall), np.full(len(indices), wide)
             drawn = self._drawn(split, len(indices), epoch, number)
             boxes = self._boxes(heights, widths, drawn)
             flips = np.zeros(len(indices), bool) if drawn is None else drawn.flips
             view = View(boxes[share], flips[share], self._size)
-            whole = len(indices) if self._consumer.world > 1 else None
-            mine = indices[share]
+            mine, whole = indices[share], self._consumer.whole(len(indices))
             yield HeldBatch(held, mine, view, labels[mine], self._normalisation, whole)
 
     def _drawn(self, split: Split, count: int, epoch: int, number: int) -> Draws | None:
@@ -169,10 +167,8 @@ class EncodedImages:
             self._pool = ThreadPoolExecutor(count, "decode")
         return self._pool
 
-    def _start(self, split: Split, chosen: slice | NDArray[np.int64], epoch: int, number: int) -> _Coming:
+    def _start(self, split: Split, indices: NDArray[np.int64], epoch: int, number: int) -> _Coming:
         """Sends this consumer's part of a batch to the threads."""
-        total = len(self._files[split])
-        indices = np.arange(chosen.start, min(chosen.stop, total)) if isinstance(chosen, slice) else chosen
         share = self._consumer.share(len(indices))
         drawn = self._drawn(split, len(indices), epoch, number)
         mine = None if drawn is None else drawn[share]
@@ -243,7 +239,7 @@ class EncodedImages:
         files = [file for one in done for file in one.files]
         labels = self._files[coming.split].labels[coming.indices]
         return EncodedBatch(
-            files, view, labels, self._normalisation, lambda: self._decoded(coming), self._whole(coming)
+            files, view, labels, self._normalisation, lambda: self._decoded(coming), self._consumer.whole(coming.whole)
         )
 
     def _decoded(self, coming: _Coming) -> PixelBatch:
@@ -260,10 +256,9 @@ class EncodedImages:
             if not len(kept) and coming.split == "train":
                 raise DataError("not one image of a batch can be read; see unreadable.tsv in the run's folder")
             pixels, labels = pixels[kept], labels[kept]
-        return PixelBatch(pixels.transpose(0, 3, 1, 2), labels, self._normalisation, whole=self._whole(coming))
-
-    def _whole(self, coming: _Coming) -> int | None:
-        return coming.whole if self._consumer.world > 1 else None
+        return PixelBatch(
+            pixels.transpose(0, 3, 1, 2), labels, self._normalisation, whole=self._consumer.whole(coming.whole)
+        )
 
     def _failed(self, split: Split, index: int, error: Exception) -> None:
         name = self._files[split].name(index)

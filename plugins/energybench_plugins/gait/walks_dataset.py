@@ -100,11 +100,10 @@ class WalksDataset:
         cuts, training = self._cuts[split], split == "train"
         chance = np.random.default_rng([self._seed, epoch, 1])
         waiting: deque[WalkBatch] = deque()
-        for number, chosen in enumerate(selections(len(cuts), split, batch, self._seed, epoch)):
-            samples = np.arange(len(cuts))[chosen]
+        for number, samples in enumerate(selections(len(cuts), split, batch, self._seed, epoch)):
             turned = chance.random(len(samples)) < (0.5 if self._mirror and training else 0.0)
             mine = self._consumer.share(len(samples))
-            whole = len(samples) if self._consumer.world > 1 else None
+            whole = self._consumer.whole(len(samples))
             if self._held:
                 places = samples[mine] + len(cuts) * turned[mine]
                 yield HeldBatch(self._held[split], places, None, cuts.labels[samples[mine]], NORMALISATION, whole)
