@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from energybench.power.named import prefixed
 from energybench.power.timeline import Timeline
 from energybench.registry import Registry
 from energybench.run.nodes.facts import difference, digest_of, facts
+from energybench.run.nodes.link import Link
 from energybench.run.nodes.results import (
     metrics_of_nodes,
     phases_of,
@@ -163,6 +165,19 @@ def test_what_differs_between_nodes_is_told(tmp_path):
     }
     for said, change in changes.items():
         assert f"node 1 {said}" in str(difference("node 1", {**here, **change}, here))
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_node_that_ended_is_told_of_alike_whether_or_not_it_had_heard_all(unread):
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as other:
+        link = Link(door.accept()[0], lost_after_s=5)
+        if unread:
+            link.send("hello")
+            other.recv(1, socket.MSG_PEEK)  # it has come, so that closing answers with a reset
+        other.close()
+        with pytest.raises(EOFError, match="^its connection ended$"):
+            link.receive()
+        link.close()
 
 
 def test_a_worker_may_fail_because_another_did():
