@@ -184,6 +184,7 @@ def _made(folder: Path, jobs: Sequence[tuple[str, PartJob]], workers: int) -> It
         yield from (_make(folder, name, job) for name, job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # whoever calls this may have threads
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _quiet, (os.getpid(),))
     try:
         for ready in as_completed([pool.submit(_make, folder, name, job) for name, job in jobs]):
@@ -192,11 +193,12 @@ def _made(folder: Path, jobs: Sequence[tuple[str, PartJob]], workers: int) -> It
         raise DataError(
             f"{folder}: a packing process was killed (out of memory?); run it again with fewer --workers: it goes on"
         ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - others:
             child.terminate()
-        pool.shutdown(wait=True)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # at once: a pool let go of is waited for when Python ends, badly
 
 
 def _quiet(parent: int) -> None:
