@@ -1,7 +1,8 @@
 """The study on a GPU: networks x batches x precisions x seeds on data with accuracies, over several visits.
 
-    python benchmarks/gpu_study.py run --out study --seconds 540 --whole 1100     # again, and it goes on
-    python benchmarks/gpu_study.py page study --out docs/results/h100_study.md
+    python benchmarks/gpu_study.py --out study --seconds 540 --whole 1100     # again, and it goes on
+
+gpu_study_page.py makes its page.
 
 Each cell is a run of energybench with its own meter, in a folder below --out that carries its name; all have the id of
 one sweep, so that `energybench report`, `compare` and `sync` take them for one study. A cell whose result is there is
@@ -18,7 +19,6 @@ on `walkers`, which are made on first use or taken from --walkers, an archive of
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import json
 import math
@@ -27,7 +27,7 @@ import shlex
 import sys
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,11 +39,6 @@ from energybench.registry import Registry
 from energybench.run.execute import Place, execute, new_id
 from energybench.run.preflight import Machine, prepare
 from energybench.run.result import RESULT_FILE, Result
-from energybench.study.collect import collect
-from energybench.study.report.contents import Contents, Group, contents
-from energybench.study.report.numbers import Scale
-from energybench.study.report.tables import Table, as_markdown
-from energybench.study.rows import natural, rows
 from energybench_plugins.datasets.download import user_cache
 
 HERE = Path(__file__).parent
@@ -65,12 +60,6 @@ MOST_EPOCHS = {"caffenet": 20, "resnetim": 12, "resnet": 30, "cnn2d": 30}
 LEAST_EPOCHS = 2
 FORWARD = 1 / 3
 """Of the time of a training image, what a validation image takes."""
-
-KEPT = (
-    *("images_per_s", "power_mean_w", "energy_per_image_j", "energy_j", "time_s", "images", "accuracy_top1"),
-    *("accuracy_sequence_top1", "energy_uncertainty_j", "energy_independent_uncertainty_j", "gflops_per_w"),
-    *("power_idle_w", "validate.energy_j", "capture.energy_j", "load.energy_j", "input_wait_fraction"),
-)
 
 
 class Cell(NamedTuple):
@@ -262,172 +251,46 @@ def unpack(archive: Path) -> None:
         found.extractall(user_cache() / "walkers", filter="data")
 
 
-def row(cell: Mapping[str, Any], result: Result) -> dict[str, Any]:
-    """What raw data keep of a run."""
-    curve = [one["accuracy_top1"] for one in result.epochs if "accuracy_top1" in one]
-    boards = [board.get("uuid") for board in result.provenance.get("devices", [])]
-    return {
-        **cell, "status": result.status, "at": result.started_at, "boards": boards, "accuracy_by_epoch": curve,
-        "metrics": {name: result.metrics[name] for name in KEPT if name in result.metrics}, "tags": result.tags,
-    }  # fmt: skip
-
-
-def raw(results: Sequence[Result]) -> dict[str, Any]:
-    first = results[0].provenance
-    found = [
-        row(
-            {
-                "model": result.config["model"]["name"],
-                "batch": result.config["batch"],
-                "precision": result.config["precision"],
-                "seed": result.config["seed"],
-                "epochs": result.config["budget"]["epochs"],
-            },
-            result,
-        )
-        for result in results
-    ]
-    keys = ("model", "precision", "batch", "seed")
-    found.sort(key=lambda one: [one[key] for key in keys])
-    return {"engine": first.get("engine", {}), "python": first.get("python"), "cells": found}
-
-
-BY_HAND = ("<!-- written by hand -->", "<!-- until here -->")
-
-
-def page(given: argparse.Namespace) -> None:
-    """Markdown, its figures beside it, and the numbers of every run."""
-    found = collect(given.folders)
-    made, out = contents(found, given.title), Path(given.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    kept = f"{BY_HAND[0]}\n{BY_HAND[1]}"
-    if out.exists():  # what was said of the numbers stays
-        old = out.read_text(encoding="utf-8")
-        start, end = (old.find(mark) for mark in BY_HAND)
-        kept = old[start : end + len(BY_HAND[1])] if 0 <= start < end else kept
-    finished = [result for result in found.results if result.status == "finished"]
-    with gzip.GzipFile(out.with_suffix(".json.gz"), "w", mtime=0) as file:
-        file.write((json.dumps(raw(finished), indent=1) + "\n").encode())
-    pictures = []
-    for picture in (one for group in made.groups for one in group.pictures):
-        name = f"{out.stem}-{picture.name}.png"
-        (out.parent / name).write_bytes(picture.png)
-        pictures.append(f"![{picture.title}]({name})\n\n{picture.caption}")
-    parts = [f"# {made.title}", "", facts(made, finished), "", kept, ""]
-    for group in made.groups:
-        parts += of_group(group, several=len(made.groups) > 1)
-    parts += of_sequences(finished)
-    parts += ["## Figures", "", "\n\n".join(pictures), ""] if pictures else []
-    parts += ["## Quality", "", markdown(made.flags), ""] if made.flags.rows else []
-    parts += ["## Runs that did not finish", "", markdown(made.failures), ""] if made.failures.rows else []
-    name = f"{out.stem}.json.gz"
-    parts += [f"Raw data: [{name}]({name}); made by", "", "```sh"]
-    plans = [json.loads(path.read_text()) for folder in given.folders if (path := Path(folder, PLAN)).exists()]
-    commands = [words for plan in plans for words in plan.get("commands", [])]
-    parts += [f"python benchmarks/gpu_study.py {words}" for words in [*commands, said()]]
-    out.write_text("\n".join([*parts, "```", ""]), encoding="utf-8")
-    print(f"{len(found.results)} runs on {out}")
-
-
-def facts(made: Contents, finished: Sequence[Result]) -> str:
-    """What was run on what."""
-    boards = {board.get("uuid") for result in finished for board in result.provenance.get("devices", [])}
-    epochs = {result.config["model"]["name"]: result.config["budget"]["epochs"] for result in finished}
-    seen: dict[str, set[int]] = {name: set() for name in epochs}
-    for result in finished:
-        seen[result.config["model"]["name"]] |= {int(one["images"]) for one in result.epochs[:1]}
-    lines = [f"- {what}: {answer}" for what, answer in made.facts if answer]
-    trained = ", ".join(f"{name} {count} x {spread(seen[name])}" for name, count in epochs.items())
-    return "\n".join([*lines, f"- Boards: {len(boards)}", f"- Epochs x training samples in whole batches: {trained}"])
-
-
-def spread(counts: set[int]) -> str:
-    """One number, or the least and the most."""
-    return " to ".join(f"{count:,}" for count in sorted({min(counts, default=0), max(counts, default=0)}))
-
-
-def of_group(group: Group, *, several: bool) -> list[str]:
-    parts = [f"## {group.title}", ""] if several else []
-    parts += ["## The study's claims, asked again", "", group.how, "", group.warning, ""]
-    for claim in group.claims:
-        parts += [f"**{claim.statement}**", "", *(f"- {answer}" for answer in claim.answers), ""]
-    parts += ["## What to choose", ""]
-    for item in group.advice:
-        parts += [f"**{item.network}**: {item.sentence}", ""]
-        parts += [f"- {one.question}: {one.answer}, {one.number}. {one.detail}" for one in item.findings]
-        parts.append("")
-    for table in group.results:
-        parts += [f"## {table.title}", "", markdown(table), ""]
-    return parts
-
-
-def of_sequences(finished: Sequence[Result]) -> list[str]:
-    """Whole walks, which are decided on by the sum over their samples."""
-    found = [(row, row.estimate("accuracy_sequence_top1")) for row in rows(finished)]
-    lines = [
-        f"| {row.label} | {Scale('%', 0.01).text(one.mean, one.half_width)} | {one.repeats} |"
-        for row, one in sorted(found, key=lambda item: natural(item[0].label))
-        if one is not None
-    ]
-    head = ["## Whole walks", "", "| setting | walks that are right (%) | runs |", "| --- | ---: | ---: |"]
-    return [*head, *lines, ""] if lines else []
-
-
-def markdown(table: Table) -> str:
-    """Without the title, which stands above it."""
-    return as_markdown(table).removeprefix(table.title).strip()
-
-
 def options() -> argparse.ArgumentParser:
     """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run", help="make what is missing")
-    running.set_defaults(do=run)
-    running.add_argument("--out", default="study", help="folder of the cells")
-    running.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    running.add_argument("--models", nargs="+", default=[*IMAGES, *GAIT], choices=[*IMAGES, *GAIT])
-    running.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
-    running.add_argument(
+    parser.add_argument("--out", default="study", help="folder of the cells")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--models", nargs="+", default=[*IMAGES, *GAIT], choices=[*IMAGES, *GAIT])
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
+    parser.add_argument(
         "--repeats",
         nargs="+",
         type=repeat,
         default=[(["bf16", "fp32"], seed) for seed in (0, 1, 2)],
         help="precisions and seed of each, in their order: bf16,fp32:0 bf16:1 bf16:2",
     )
-    running.add_argument("--train-images", type=int, default=10_000, help="of Fashion-MNIST, the first")
-    running.add_argument("--validation-images", type=int, default=5_000)
-    running.add_argument(
-        "--seconds", type=float, default=540.0, help="of this visit; no cell is begun that may not end"
-    )
-    running.add_argument("--whole", type=float, default=1100.0, help="seconds of all visits: tells the epochs")
-    running.add_argument(
+    parser.add_argument("--train-images", type=int, default=10_000, help="of Fashion-MNIST, the first")
+    parser.add_argument("--validation-images", type=int, default=5_000)
+    parser.add_argument("--seconds", type=float, default=540.0, help="of this visit; no cell is begun that may not end")
+    parser.add_argument("--whole", type=float, default=1100.0, help="seconds of all visits: tells the epochs")
+    parser.add_argument(
         "--epochs",
         nargs="+",
         type=epochs,
         default=[],
         help="in place of what --whole tells: 10 or caffenet=10 cnn2d=60",
     )
-    running.add_argument("--rates", default=str(HERE.parent / "docs/results/h100_grid.json"), help="of torch_grid.py")
-    running.add_argument("--baseline", type=float, default=1.0, help="seconds of idle before each cell")
-    running.add_argument("--walkers", help="archive of a folder that `energybench prepare dataset=walkers` made")
-    running.add_argument("--size", type=int, help="input size of the image networks")
-    running.add_argument("--shuffle", type=int, default=0)
-    running.add_argument("--name", help="of the study; that of the folder unless it is given")
-    running.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
-    running.set_defaults(walkers_options=[])
-    paging = commands.add_parser("page", help="the page of what stands in folders")
-    paging.set_defaults(do=page)
-    paging.add_argument("folders", nargs="+")
-    paging.add_argument("--out", required=True, help="Markdown; figures and numbers are put beside it")
-    paging.add_argument("--title", default="The study on a GPU")
+    parser.add_argument("--rates", default=str(HERE.parent / "docs/results/h100_grid.json"), help="of torch_grid.py")
+    parser.add_argument("--baseline", type=float, default=1.0, help="seconds of idle before each cell")
+    parser.add_argument("--walkers", help="archive of a folder that `energybench prepare dataset=walkers` made")
+    parser.add_argument("--size", type=int, help="input size of the image networks")
+    parser.add_argument("--shuffle", type=int, default=0)
+    parser.add_argument("--name", help="of the study; that of the folder unless it is given")
+    parser.add_argument("--quick", action="store_true", help="tiny, on the CPU: shows that it runs")
+    parser.set_defaults(walkers_options=[])
     return parser
 
 
 def main() -> None:
     given = options().parse_args()
-    given.epochs = dict(getattr(given, "epochs", []))
-    given.do(given)
+    given.epochs = dict(given.epochs)
+    run(given)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ VARIANTS = ("energybench", "energybench-half", "energybench-pointwise", "energyb
 SEARCHED = ("energybench", "energybench-pointwise", "energybench-tuned", "graph", "timm-compile")
 GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / f"{CARD}_grid.json"))
 EPOCHS = ("--epochs", "caffenet=10", "resnetim=4", "resnet=60", "cnn2d=60")
-STUDY = ("gpu_study.py", "run", *EPOCHS, "--walkers", f"{DATA}/walkers.tar.xz", "--baseline", "0.5")
+STUDY = ("gpu_study.py", *EPOCHS, "--walkers", f"{DATA}/walkers.tar.xz", "--baseline", "0.5")
 STUDY = (*STUDY, "--repeats", "bf16,fp32:0", "bf16:1", "bf16:2", "fp32:1", "fp32:2", "--out", f"{OUT}/study")
 SCALED = ("scaling.py", "--window", "1.5", "--apart", "1", "--cache", f"{OUT}/cache")
 SCALING, HALF_SCALING = (*SCALED, "--out", f"{OUT}/scaling.json"), (*SCALED, "--out", f"{OUT}/scaling_half.json")

@@ -150,31 +150,32 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
 def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     pytest.importorskip("cv2")  # draws the walkers
     pytest.importorskip("matplotlib")
-    script, study = [sys.executable, str(BENCHMARKS / "gpu_study.py")], tmp_path / "study"
+    study = tmp_path / "study"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
-    def said(*words: str) -> str:
-        done = subprocess.run([*script, *words], capture_output=True, text=True, timeout=600, env=environment)
+    def said(script: str, *words: str) -> str:
+        command = [sys.executable, str(BENCHMARKS / script), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def results() -> dict[str, Result]:
         return {path.parent.name: Result.read(path) for path in study.glob("*/result.json")}
 
-    said("run", "--quick", "--out", str(study), "--seconds", "12")  # for one cell; another takes 11 s as expected
+    said("gpu_study.py", "--quick", "--out", str(study), "--seconds", "12")  # for one cell of 11 s
     first = results()
     assert len(first) == 1
-    assert "4 cells are there, 0 are left" in said("run", "--quick", "--out", str(study))
+    assert "4 cells are there, 0 are left" in said("gpu_study.py", "--quick", "--out", str(study))
     every = results()
     assert len(every) == 4
     assert {name: every[name].run_id for name in first} == {name: one.run_id for name, one in first.items()}
     assert {one.sweep_id for one in every.values()} == {json.loads((study / "plan.json").read_text())["sweep_id"]}
 
     page = tmp_path / "page.md"
-    said("page", str(study), "--out", str(page), "--title", "A study")
+    said("gpu_study_page.py", str(study), "--out", str(page), "--title", "A study")
     words = page.read_text()
     assert "**Larger batches save time and energy.**" in words
     assert "4 finished" in words
     page.write_text(words.replace("<!-- until here -->", "What it means.\n<!-- until here -->"))
-    said("page", str(study), "--out", str(page))
+    said("gpu_study_page.py", str(study), "--out", str(page))
     assert "What it means." in page.read_text()

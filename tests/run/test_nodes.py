@@ -175,7 +175,7 @@ def test_a_node_that_ended_is_told_of_alike_whether_or_not_it_had_heard_all(unre
             link.send("hello")
             other.recv(1, socket.MSG_PEEK)  # it has come, so that closing answers with a reset
         other.close()
-        with pytest.raises(EOFError, match="^its connection ended$"):
+        with pytest.raises(EOFError, match=r"^its connection ended$"):
             link.receive()
         link.close()
 
