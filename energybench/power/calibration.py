@@ -77,6 +77,7 @@ def corrected(energy: ChannelEnergy, time_s: float, calibration: Calibration) ->
         energy,
         energy_j=true_j,
         independent_u_j=None if energy.independent_u_j is None else energy.independent_u_j / calibration.gain,
+        edges_u_j=energy.edges_u_j / calibration.gain,
         common_u_j=None if energy.common_u_j is None else energy.common_u_j * scale,
         power_mean_w=_power_w(energy.power_mean_w, calibration),
         power_peak_w=_power_w(energy.power_peak_w, calibration),

@@ -7,6 +7,7 @@ its energy is neither guessed nor counted, and coverage says how much of it ther
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -97,6 +98,10 @@ class Timeline:
         - each edge's own part of that doubt, times the power there; of a counter whose updates could not be located,
           energy of the interval / sqrt(12), and the same of the read's length and of the resolution (rectangular
           distributions, GUM 4.3.7);
+
+        so far what the edges make, `edges_u_j`: the phases of a training repeat, and what their edges hide has the same
+        sign in all of them, so that it adds linearly over them (`run.metrics.total`); and
+
         - of a counter, how well its pace is known: what it counted is divided by the time between its updates. Each
           `BLOCK` of readings finds its phase anew, so in longer windows this grows no more;
         - power that is seen for a part of the time, at instants or through a low-pass: for each interval, what may have
@@ -122,7 +127,7 @@ class Timeline:
         readings, gap_ns = best.rhythm.within(start_ns, end_ns)
         found = ChannelEnergy(
             energy_j=window.energy_j,
-            independent_u_j=float(np.sqrt(window.variance_j2 + self._rounding_j2(window) + _pace_j2(best, window))),
+            independent_u_j=math.sqrt(window.variance_j2 + self._rounding_j2(window) + _pace_j2(best, window)),
             common_u_j=self._channel.gain_uncertainty * abs(window.energy_j),
             power_mean_w=window.energy_j / (window.covered_ns / 1e9),
             power_peak_w=window.peak_w,
@@ -133,6 +138,7 @@ class Timeline:
             estimated=self._channel.estimated,
             update_s=best.updates.beat_s(),
             doubts=self._doubts(window, start_ns, end_ns, readings),
+            edges_u_j=math.sqrt(window.edges_j2),
         )
         calibration = self._channel.calibration
         return corrected(found, (end_ns - start_ns) / 1e9, calibration) if calibration is not None else found
@@ -303,6 +309,7 @@ class _Window:
     Attributes:
         energy_j: energy of the covered time.
         variance_j2: its independent variance.
+        edges_j2: what of it the window's edges make.
         covered_ns: how much of the window is covered.
         peak_w: highest power.
         shares: number of each source -> share of the covered time that is drawn from it.
@@ -310,6 +317,7 @@ class _Window:
 
     energy_j: float
     variance_j2: float
+    edges_j2: float
     covered_ns: int
     peak_w: float
     shares: dict[int, float]
@@ -342,26 +350,31 @@ class _Line:
         first = int(self._segments.end_ns.searchsorted(start_ns, side="right"))
         stop = int(self._segments.start_ns.searchsorted(end_ns, side="left"))
         if first >= stop or start_ns == end_ns:
-            return _Window(0.0, 0.0, 0, 0.0, {})
+            return _Window(0.0, 0.0, 0.0, 0, 0.0, {})
         edges = Edges(self._cells, self._sums, start_ns, end_ns, self._late_s)
+        edges_j2 = edges.variance_j2()
+        missed_j2, missed_at_edges_j2 = self._missed_j2(first, stop, start_ns, end_ns)
         return _Window(
             energy_j=edges.energy_j,
-            variance_j2=self._missed_j2(first, stop, start_ns, end_ns) + edges.variance_j2(),
+            variance_j2=missed_j2 + edges_j2,
+            edges_j2=min(missed_at_edges_j2, missed_j2) + edges_j2,
             covered_ns=edges.covered_ns,
             peak_w=self._peak_w.between(first, stop),
             shares=self._shares(first, stop),
         )
 
-    def _missed_j2(self, first: int, stop: int, start_ns: int, end_ns: int) -> float:
-        """Sampling variance of the segments; that of a part falls with its square."""
+    def _missed_j2(self, first: int, stop: int, start_ns: int, end_ns: int) -> tuple[float, float]:
+        """Sampling variance of the segments, that of a part falling with its square; what of it the edges' have."""
         whole = max(0.0, float(self._sampling_j2[stop] - self._sampling_j2[first]))
         if not whole:
-            return 0.0
+            return 0.0, 0.0
+        at_edges = 0.0
         for i in {first, stop - 1}:
             begin_ns, finish_ns = int(self._segments.start_ns[i]), int(self._segments.end_ns[i])
             share = (min(end_ns, finish_ns) - max(start_ns, begin_ns)) / (finish_ns - begin_ns)
+            at_edges += float(self._segments.sampling_j2[i]) * share**2
             whole -= float(self._segments.sampling_j2[i]) * (1 - share**2)
-        return max(0.0, whole)
+        return max(0.0, whole), at_edges
 
     def _shares(self, first: int, stop: int) -> dict[int, float]:
         """Whole segments count: what an edge cuts off is too little to name a source for."""

@@ -27,7 +27,8 @@ class Sum:
 
     Attributes:
         energy_j: joules, None where any part was not read at all.
-        independent_u_j: standard uncertainty of the parts that are other in every window.
+        independent_u_j: standard uncertainty of all that is not the boards' gains.
+        edges_u_j: what of it the phases' edges make: in runs of one setting it is alike.
         common_u_j: standard uncertainty of the boards' gains.
         peak_w: highest power of the channels together in any one phase; of several channels an upper bound.
         time_s: length of the phases.
@@ -36,6 +37,7 @@ class Sum:
 
     energy_j: float | None
     independent_u_j: float
+    edges_u_j: float
     common_u_j: float
     peak_w: float | None
     time_s: float
@@ -60,17 +62,22 @@ class Sum:
 def total(phases: Sequence[Phase], channels: Sequence[str]) -> Sum:
     """Adds up `channels` over `phases`.
 
-    Independent parts add in quadrature. The gain of one board is the same in each phase, so its parts add linearly over
-    phases; boards are independent of each other, so these sums add in quadrature over channels (GUM 5.1.2, 5.2.2).
+    What the edges of a phase hide has the same sign in each of them and on each board, as the load that begins and ends
+    there is the same: it adds linearly. What else is independent adds in quadrature. The gain of one board is the same
+    in each phase, so its parts add linearly over phases; boards are independent of each other, so these sums add in
+    quadrature over channels (GUM 5.1.2, 5.2.2).
     """
     parts = [[phase.channels[name] for phase in phases if name in phase.channels] for name in channels]
     flat = [energy for part in parts for energy in part]
     complete = bool(flat) and len(flat) == len(phases) * len(channels) and all(e.energy_j is not None for e in flat)
+    edges_j = sum(e.edges_u_j for e in flat)
+    others_j2 = sum(max(0.0, (e.independent_u_j or 0.0) ** 2 - e.edges_u_j**2) for e in flat)
     time_s = sum(phase.time_s for phase in phases)
     covered_s = sum(phase.time_s * _coverage(phase, channels) for phase in phases)
     return Sum(
         energy_j=sum(e.energy_j or 0.0 for e in flat) if complete else None,
-        independent_u_j=math.hypot(*(e.independent_u_j or 0.0 for e in flat)),
+        independent_u_j=math.hypot(edges_j, math.sqrt(others_j2)),
+        edges_u_j=edges_j,
         common_u_j=math.hypot(*(sum(e.common_u_j or 0.0 for e in part) for part in parts)),
         peak_w=_peak(phases, channels),
         time_s=time_s,
@@ -132,6 +139,7 @@ def _basic(phases: Sequence[Phase], scope: Sequence[str]) -> dict[str, float | N
         "energy_j": energy.energy_j,
         "energy_uncertainty_j": energy.expanded_u_j if known else None,
         "energy_independent_uncertainty_j": COVERAGE_FACTOR * energy.independent_u_j if known else None,
+        "energy_edges_uncertainty_j": COVERAGE_FACTOR * energy.edges_u_j if known else None,
         "power_mean_w": energy.mean_w,
         "power_peak_w": energy.peak_w,
         "energy_per_image_j": _ratio(energy.energy_j, images or None) if energy.whole else None,

@@ -50,6 +50,8 @@ class ChannelEnergy:
         estimated: True where no sensor stands behind it.
         update_s: how often that source was found to have a new value, seconds; None where it could not be told.
         doubts: what speaks against the number: "part_time_sampling", "sources_disagree"; see `power.quality`.
+        edges_u_j: what of `independent_u_j` the window's edges make: it has the same sign in every window of a load that
+            repeats. 0 in results of before it was told apart.
     """
 
     energy_j: float | None
@@ -64,6 +66,7 @@ class ChannelEnergy:
     estimated: bool
     update_s: float | None = None
     doubts: tuple[str, ...] = ()
+    edges_u_j: float = 0.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ChannelEnergy:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from energybench.errors import ConfigError
 from energybench.run.result import Result
-from energybench.study.intervals import Difference, Estimate, Ratio, difference
+from energybench.study.intervals import Difference, Estimate, Ratio, difference, gain_variance
 from energybench.study.quantities import ACCURACY, BASES, CRITERIA, Quantity, per, quantity
 from energybench.study.redraws import shares_of_best
 from energybench.study.rows import Row, rows
@@ -95,7 +95,8 @@ class Repeats:
     Attributes:
         setting: the one that cannot be told from the chosen one.
         runs: how many runs each of the two needs in all; None where no number of them helps, or none was found.
-        why: why none: "boards" (their gains hide the difference), "alike" (so many that either will do), or "".
+        why: why none: "boards" (their gains hide the difference), "edges" (what the meter does not tell at the edges of
+            the phases does), "alike" (so many that either will do), or "".
         ratio: criterion of the setting / that of the chosen one.
     """
 
@@ -356,8 +357,9 @@ def _repeats(chosen: Setting, tied: Sequence[Setting], criterion: Quantity, comp
             found.append(Repeats(setting.label, FIRST_REPEATS, "", seen.exp()))
             continue
         runs = repeats_needed(mine, theirs, comparisons)
-        hidden = abs(seen.value) <= seen.beyond_gain and seen.beyond_gain > 0
-        found.append(Repeats(setting.label, runs, "" if runs else "boards" if hidden else "alike", seen.exp()))
+        hidden = abs(seen.value) <= seen.beyond_repeats and seen.beyond_repeats > 0
+        hides = "boards" if gain_variance(mine, theirs) else "edges"
+        found.append(Repeats(setting.label, runs, "" if runs else hides if hidden else "alike", seen.exp()))
     return tuple(found)
 
 

@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from energybench.study.intervals import CONFIDENCE, Difference, Ratio, difference, holm, paired, quantile
+from energybench.study.intervals import (
+    CONFIDENCE,
+    Difference,
+    Ratio,
+    difference,
+    gain_variance,
+    holm,
+    paired,
+    quantile,
+)
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.rows import Row, levels
 from energybench.study.separation import change
@@ -123,15 +132,14 @@ def _rest(row: Row, without: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _effect(metric: Quantity, factor: str, between: tuple[str, str], matches: Sequence[Matched]) -> Effect:
     pairs = []
-    gain = 0.0
+    shared = 0.0
     for match in matches:
         a, b = match.before.sample(metric), match.after.sample(metric)
         assert a is not None and b is not None
         one, other = (a, b) if metric.share else (a.log(), b.log())
         pairs.append((one.mean, other.mean))
-        if not (a.boards and a.boards == b.boards):
-            gain = max(gain, math.hypot(one.common_u, other.common_u))
-    mean = _of_one(matches[0]) if len(matches) == 1 else paired(pairs, gain)
+        shared = max(shared, math.sqrt(gain_variance(one, other) + one.edges_u**2 + other.edges_u**2))
+    mean = _of_one(matches[0]) if len(matches) == 1 else paired(pairs, shared)
     together = (None, mean) if metric.share else (mean.exp(), None)
     return Effect(factor, metric.name, *between, tuple(matches), *together)
 

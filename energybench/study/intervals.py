@@ -1,8 +1,9 @@
 """Means, differences and ratios of repeats, with their 95 % intervals.
 
 What a meter adds to each run on its own (independent) is part of the scatter of repeats and is not counted twice
-(GUM 4.3.10), but no interval is narrower than it. The gain of a board (common) is the same in every repeat: no scatter
-shows it. It cancels between runs on the same boards and is added, in quadrature, between runs on different ones.
+(GUM 4.3.10), but no interval is narrower than it. What it hides at the edges of a setting's phases (edges) and the gain
+of a board (common) are the same in every repeat: no scatter shows them. Edges are added in quadrature; so is the gain
+between runs on different boards, while it cancels between runs on the same ones.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ class Sample:
         independent_u: standard uncertainty of each that is other in every run; 0 for what no meter reads.
         common_u: standard uncertainty of their mean that is the same in every run on the same boards.
         boards: the boards they ran on; empty where they are not known.
+        edges_u: standard uncertainty of their mean that is the same in every run of this setting.
     """
 
     values: tuple[float, ...]
     independent_u: tuple[float, ...]
     common_u: float = 0.0
     boards: frozenset[tuple[str, str]] = frozenset()
+    edges_u: float = 0.0
 
     @cached_property
     def mean(self) -> float:
@@ -73,7 +76,7 @@ class Sample:
     def _log(self) -> Sample:
         relative = tuple(u / value for u, value in zip(self.independent_u, self.values, strict=True))
         logs = tuple(math.log(value) for value in self.values)
-        return Sample(logs, relative, self.common_u / self.mean, self.boards)
+        return Sample(logs, relative, self.common_u / self.mean, self.boards, self.edges_u / self.mean)
 
     def estimate(self) -> Estimate:
         """Mean and interval for comparing on the same boards."""
@@ -81,22 +84,16 @@ class Sample:
 
     @cached_property
     def _estimate(self) -> Estimate:
-        return Estimate(self.mean, interval(self.values, self.independent_u), len(self.values))
+        return Estimate(self.mean, self._half_width, len(self.values))
 
-
-def interval(values: Sequence[float], independent_u: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean of repeats on one board; None for fewer than two.
-
-    Student's t on the scatter (GUM 4.2, G.3), and never less than what the meter itself adds to each run.
-
-    Args:
-        values: one value a repeat.
-        independent_u: standard uncertainty of each, of the part that is other in every run.
-    """
-    if len(values) < 2:
-        return None
-    sample = Sample(tuple(values), tuple(independent_u))
-    return _half_width(sample.scatter or 0.0, len(values) - 1, sample.meter, 0.0, 1 - CONFIDENCE)
+    @property
+    def _half_width(self) -> float | None:
+        """Student's t on the scatter (GUM 4.2, G.3), never less than what the meter adds to each run, and the edges."""
+        if self.scatter is None:
+            return None
+        edges, count = self.edges_u**2, len(self.values)
+        freedom = _satterthwaite([(self.scatter, count - 1), (edges, math.inf)])
+        return _half_width(self.scatter, freedom, self.meter, edges, 1 - CONFIDENCE)
 
 
 @dataclass(frozen=True)
@@ -107,13 +104,13 @@ class Difference:
         value: best estimate.
         half_width: half of its 95 % interval; None where either was run once.
         p: two-sided probability of so large a difference if there were none; None likewise.
-        beyond_gain: half of the interval's part that no repeats make smaller: the gains of different boards.
+        beyond_repeats: half of the interval's part that no repeats make smaller: edges of phases, gains of other boards.
     """
 
     value: float
     half_width: float | None
     p: float | None
-    beyond_gain: float = 0.0
+    beyond_repeats: float = 0.0
 
     @property
     def low(self) -> float | None:
@@ -159,14 +156,14 @@ def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Differenc
         b: what is compared.
         alpha: one less the confidence of the interval.
     """
-    gains = gain_variance(a, b)
-    value, beyond = b.mean - a.mean, quantile(1 - alpha / 2) * math.sqrt(gains)
+    alike = gain_variance(a, b) + a.edges_u**2 + b.edges_u**2
+    value, beyond = b.mean - a.mean, quantile(1 - alpha / 2) * math.sqrt(alike)
     if a.scatter is None or b.scatter is None:
         return Difference(value, None, None, beyond)
     scatter = a.scatter + b.scatter
-    freedom = _freedom(a, b, gains)
-    half_width = _half_width(scatter, freedom, a.meter + b.meter, gains, alpha)
-    return Difference(value, half_width, _p(value, scatter, freedom, a.meter + b.meter, gains), beyond)
+    freedom = _freedom(a, b, alike)
+    half_width = _half_width(scatter, freedom, a.meter + b.meter, alike, alpha)
+    return Difference(value, half_width, _p(value, scatter, freedom, a.meter + b.meter, alike), beyond)
 
 
 def ratio(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Ratio:
@@ -187,11 +184,11 @@ def gain_variance(a: Sample, b: Sample) -> float:
 
 
 def paired(pairs: Sequence[tuple[float, float]], common_u: float = 0.0) -> Difference:
-    """Mean of b - a over pairs that are equal in all else: Student's t on the differences, the gains in quadrature.
+    """Mean of b - a over pairs that are equal in all else: Student's t on the differences, what they share added.
 
     Args:
         pairs: (a, b), at least one.
-        common_u: standard uncertainty that all differences share, as two boards' gains.
+        common_u: standard uncertainty that all differences share, as two boards' gains or what edges hide.
     """
     differences = tuple(b - a for a, b in pairs)
     sample = Sample(differences, (0.0,) * len(differences))
@@ -222,9 +219,9 @@ def quantile(probability: float, freedom: float = math.inf) -> float:
     return float(special.stdtrit(freedom, probability))
 
 
-def _freedom(a: Sample, b: Sample, gains: float) -> float:
+def _freedom(a: Sample, b: Sample, alike: float) -> float:
     parts = [(sample.scatter or 0.0, float(len(sample.values) - 1)) for sample in (a, b)]
-    return _satterthwaite([*parts, (gains, math.inf)])
+    return _satterthwaite([*parts, (alike, math.inf)])
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
@@ -235,16 +232,16 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     return math.fsum(variance for variance, _ in parts) ** 2 / below
 
 
-def _half_width(scatter: float, freedom: float, meter: float, gains: float, alpha: float) -> float:
-    seen = quantile(1 - alpha / 2, freedom) * math.sqrt(scatter + gains)
-    return max(seen, quantile(1 - alpha / 2) * math.sqrt(meter + gains))
+def _half_width(scatter: float, freedom: float, meter: float, alike: float, alpha: float) -> float:
+    seen = quantile(1 - alpha / 2, freedom) * math.sqrt(scatter + alike)
+    return max(seen, quantile(1 - alpha / 2) * math.sqrt(meter + alike))
 
 
-def _p(value: float, scatter: float, freedom: float, meter: float, gains: float) -> float:
+def _p(value: float, scatter: float, freedom: float, meter: float, alike: float) -> float:
     """The p-value that belongs to `_half_width`."""
     from scipy import special
 
-    seen, least = math.sqrt(scatter + gains), math.sqrt(meter + gains)
+    seen, least = math.sqrt(scatter + alike), math.sqrt(meter + alike)
     if seen == least == 0.0:
         return 1.0 if value == 0.0 else 0.0
     by_scatter = 2 * _tail(freedom, abs(value), seen)

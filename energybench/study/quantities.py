@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from energybench.run.result import Result
 from energybench.tracking.record import EPOCH_IMAGES_TAG
@@ -43,30 +44,44 @@ class Quantity:
         """The value; None where the run has none."""
         return result.metrics.get(self.name) if self.derive is None else self.derive(result)
 
-    def uncertainties(self, result: Result) -> tuple[float, float]:
-        """Standard uncertainties, 0 for what no meter reads.
-
-        Returns:
-            (independent, common): the part that is other in every run, and the one that is the same in every run on
-            one board.
-        """
+    def uncertainties(self, result: Result) -> Uncertainties:
+        """Standard uncertainties, 0 for what no meter reads."""
         value = self.of(result) if self.energy_power else None
         if value is None:
-            return 0.0, 0.0
-        independent, common = _energy_uncertainty(result, self.name)
-        return abs(value) * independent * abs(self.energy_power), abs(value) * common * abs(self.energy_power)
+            return Uncertainties(0.0, 0.0, 0.0)
+        factor = abs(value) * abs(self.energy_power)
+        return Uncertainties(*(factor * part for part in _energy_uncertainty(result, self.name)))
 
 
-def _energy_uncertainty(result: Result, name: str) -> tuple[float, float]:
-    """Relative standard uncertainty of the energy behind a metric: independent, common; 0 where there is none."""
+class Uncertainties(NamedTuple):
+    """Parts of a standard uncertainty, by where it is the same.
+
+    Attributes:
+        independent: other in every run.
+        edges: the same in every run of one setting, whose phases begin and end alike.
+        common: the same in every run on one board.
+    """
+
+    independent: float
+    edges: float
+    common: float
+
+
+def _energy_uncertainty(result: Result, name: str) -> Uncertainties:
+    """Of the energy behind a metric, as a share of it; 0 where there is none."""
     prefix = name.rpartition(".")[0] + "." if name.startswith(_PHASES) else ""
     found = result.metrics
     energy = found.get(f"{prefix}energy_j")
     if not energy:
-        return 0.0, 0.0
-    both = found.get(f"{prefix}energy_uncertainty_j", 0.0) / energy
-    independent = found.get(f"{prefix}energy_independent_uncertainty_j", 0.0) / energy
-    return independent / 2, max(both**2 - independent**2, 0.0) ** 0.5 / 2
+        return Uncertainties(0.0, 0.0, 0.0)
+    names = ("energy_uncertainty_j", "energy_independent_uncertainty_j", "energy_edges_uncertainty_j")
+    whole, without_gain, edges = (found.get(f"{prefix}{one}", 0.0) / energy / 2 for one in names)
+    return Uncertainties(_less(without_gain, edges), edges, _less(whole, without_gain))
+
+
+def _less(whole: float, part: float) -> float:
+    """What is left in quadrature."""
+    return max(whole**2 - part**2, 0.0) ** 0.5
 
 
 _PHASES = ("validate.", "warmup.", "load.", "idle.", "context.", "compile.")

@@ -23,7 +23,8 @@ def shares_of_best(table: Sequence[Row], metric: Quantity) -> dict[str, float]:
 
     A mean is redrawn from its mean and standard error with Student's t, which is what is known of it after its repeats
     where nothing was known before (Box & Tiao, Bayesian Inference in Statistical Analysis, 2.4). What the meter adds is
-    its least scatter; the gain of each set of boards is drawn once for all rows on it.
+    its least scatter, and what it hides at the edges of phases is drawn too; the gain of each set of boards is drawn
+    once for all rows on it.
     """
     samples = [(row.label, sample) for row in table if (sample := row.sample(metric)) is not None]
     if not samples or any(len(sample.values) < 2 for _, sample in samples):
@@ -52,4 +53,4 @@ def _redraw(sample: Sample, gain: np.ndarray[Any, Any], generator: np.random.Gen
     drawn: np.ndarray[Any, Any] = np.asarray(
         sample.mean + error * generator.standard_t(len(sample.values) - 1, DRAWS) + sample.common_u * gain
     )
-    return drawn
+    return drawn + sample.edges_u * generator.standard_normal(DRAWS) if sample.edges_u else drawn

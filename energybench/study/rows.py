@@ -82,11 +82,12 @@ class Row:
         having = [(result, value) for result in self.finished if (value := asked.of(result)) is not None]
         if not having:
             return None
-        independent, common = zip(*(asked.uncertainties(result) for result, _ in having), strict=True)
+        independent, edges, common = zip(*(asked.uncertainties(result) for result, _ in having), strict=True)
         return Sample(
             values=tuple(value for _, value in having),
             independent_u=independent,
             common_u=max(common),
+            edges_u=max(edges),
             boards=self.boards,
         )
 

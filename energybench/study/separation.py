@@ -52,7 +52,7 @@ def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = MOST_
     """Runs that each of two settings needs to be told apart with 80 % power, if means and scatters stay as they are.
 
     Of normal quantiles with Student's correction, iterated (Chow, Shao & Wang, Sample Size Calculations in Clinical
-    Research, 3.2). None where the gains of their boards hide the difference, the scatter is unknown, or `most` are too
+    Research, 3.2). None where the gains of their boards or the edges of their phases hide it, the scatter is unknown, or `most` are too
     few.
     """
     if len(a.values) < 2 or len(b.values) < 2:
@@ -61,7 +61,7 @@ def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = MOST_
     positive = all(value > 0 for value in (*a.values, *b.values))
     one, other = (a.log(), b.log()) if positive else (a, b)
     variance = sum(max(s.scatter or 0.0, s.meter) * len(s.values) for s in (one, other))
-    room = abs(found.value) - found.beyond_gain
+    room = abs(found.value) - found.beyond_repeats
     if room <= 0 or not math.isfinite(room):
         return None
     level = 1 - (1 - CONFIDENCE) / max(1, comparisons)

@@ -13,6 +13,8 @@ from energybench.power.meter import Channel, Source
 from energybench.power.quality import flags
 from energybench.power.timeline import Timeline
 from energybench.power.trace import read_trace
+from energybench.run.metrics import total
+from energybench.run.result import Phase
 from energybench.testing import PRESETS, constant, linear, simulation, square, step, training
 from energybench_plugins.meters.nvml_generations import LATE_S
 
@@ -224,6 +226,47 @@ def test_with_a_board_of_unknown_gain_both_parts_together_are_honest(name):
     limits = [2 * np.hypot(found.independent_u_j, found.common_u_j) for _, _, found in rows]
     inside = [abs(found.energy_j - true_j) <= limit for (_, true_j, found), limit in zip(rows, limits, strict=True)]
     assert 0.85 <= np.mean(inside) <= 1  # eight boards, each right or wrong in nearly all of its windows
+
+
+EPOCHS = [(60, 0.03, 0.03), (20, 0.12, 0.08), (10, 0.8, 0.3), (5, 5.0, 1.0)]
+"""Epochs, and seconds of training and of validation in each."""
+
+WIDEST = {0.03: 40, 0.12: 20, 0.8: 5, 5.0: 0.25}
+"""Of trainings of so many seconds an epoch: what may be stated, k = 2, per cent."""
+
+
+def epochs(chance, count, train_s, validate_s):
+    """A training with a breath between its phases, and when it trains: (start, end) in seconds."""
+    train_w, validate_w, between_w = (chance.uniform(*span) for span in ((300, 520), (200, 400), (150, 250)))
+    knots, spans, time_s = [(0.0, 80.0), (1.5, 80.0)], [], 1.5
+    length_s = train_s * chance.uniform(0.9, 1.1)
+    for _ in range(count):
+        spans.append((time_s, time_s + length_s))
+        for part_s, watts in ((length_s, train_w), (0.003, between_w), (validate_s, validate_w), (0.003, between_w)):
+            knots += [(time_s, watts), (time_s + part_s, watts)]
+            time_s += part_s
+    return linear([*knots, (time_s, 80.0), (time_s + 3, 80.0)]), spans, time_s + 3
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_what_is_stated_of_a_training_holds_though_every_epoch_hides_the_same(name):
+    """Of 29 ms of training between validations no sensor tells the power: then the interval must be as wide."""
+    chance = random.Random(f"epochs {name}")
+    inside = []
+    for one in EPOCHS:
+        stated = []
+        for seed in range(12):
+            curve, spans, end_s = epochs(chance, *one)
+            line = seen_by(name, curve, chance, length_s=end_s, seed=seed)
+            phases = [
+                Phase("train", epoch, START_NS, START_NS, True, {GPU.name: ask(line, *edges)}, {})
+                for epoch, edges in enumerate(spans, 1)
+            ]
+            found, true_j = total(phases, [GPU.name]), sum(curve.energy_j(*edges) for edges in spans)
+            inside.append(is_inside(found, true_j))
+            stated.append(200 * found.independent_u_j / true_j)
+        assert np.median(stated) <= WIDEST[one[1]]
+    assert np.mean(inside) >= 0.9
 
 
 def test_every_window_is_covered_and_none_is_negative(sensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,12 @@ class TestTotal:
     def test_independent_parts_add_in_quadrature(self):
         phases = [phase("train", i, i + 1, channels={"a": energy(1, 3.0), "b": energy(1, 4.0)}) for i in range(4)]
         assert total(phases, ["a", "b"]).independent_u_j == pytest.approx(math.sqrt(4 * (9 + 16)))
+
+    def test_what_edges_hide_adds_linearly_and_is_part_of_the_independent(self):
+        one = replace(energy(1, 5.0), edges_u_j=3.0)
+        found = total([phase("train", i, i + 1, channels={"a": one, "b": one}) for i in range(4)], ["a", "b"])
+        assert found.edges_u_j == pytest.approx(8 * 3.0)
+        assert found.independent_u_j == pytest.approx(math.hypot(8 * 3.0, math.sqrt(8) * 4.0))
 
     def test_a_boards_gain_adds_linearly_over_phases_and_in_quadrature_over_boards(self):
         phases = [phase("train", i, i + 1, channels={"a": energy(1, 0, 3.0), "b": energy(1, 0, 4.0)}) for i in range(4)]

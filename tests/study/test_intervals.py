@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from energybench.study.intervals import Sample, difference, holm, interval, paired, ratio
+from energybench.study.intervals import Sample, difference, holm, paired, ratio
 
 STUDIES = 2000
 BOARD_A, BOARD_B = frozenset({("host", "GPU-a")}), frozenset({("host", "GPU-b")})
@@ -18,25 +18,32 @@ BOARD_A, BOARD_B = frozenset({("host", "GPU-a")}), frozenset({("host", "GPU-b")}
 VALUES = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=8).filter(lambda found: max(found) - min(found) > 1e-3)
 
 
-def sample(values, independent=0.0, common=0.0, boards=BOARD_A):
-    return Sample(tuple(values), (independent,) * len(values), common, boards)
+def sample(values, independent=0.0, common=0.0, boards=BOARD_A, edges=0.0):
+    return Sample(tuple(values), (independent,) * len(values), common, boards, edges)
+
+
+def interval(values, independent=0.0, edges=0.0):
+    return sample(values, independent, edges=edges).estimate().half_width
 
 
 class TestInterval:
     def test_students_t_on_the_scatter(self):
         values = [9.0, 10.0, 11.0]
-        assert interval(values, [0.0] * 3) == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(values))
+        assert interval(values) == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(values))
 
     def test_it_is_never_narrower_than_what_the_meter_adds(self):
-        assert interval([10.0] * 4, [3.0] * 4) == pytest.approx(1.96 * 3.0 / 2, rel=1e-3)
+        assert interval([10.0] * 4, 3.0) == pytest.approx(1.96 * 3.0 / 2, rel=1e-3)
 
     def test_what_the_scatter_shows_already_is_not_counted_twice(self):
         values = [9.0, 10.0, 11.0]
-        assert interval(values, [0.1] * 3) == interval(values, [0.0] * 3)
+        assert interval(values, 0.1) == interval(values)
 
-    @pytest.mark.parametrize("values", [[], [1.0]])
-    def test_one_run_tells_no_scatter(self, values):
-        assert interval(values, [1.0] * len(values)) is None
+    def test_one_run_tells_no_scatter(self):
+        assert interval([1.0], 1.0) is None
+
+    def test_what_the_edges_of_phases_hide_no_repeats_make_smaller(self):
+        few, many = (interval([9.9, 10.1] * count, edges=1.0) for count in (2, 50))
+        assert few == pytest.approx(many, rel=0.05) == pytest.approx(1.96, rel=0.01)
 
 
 class TestDifference:
@@ -66,16 +73,23 @@ class TestDifference:
         same = difference(sample(a, common=0.5), sample(b, common=0.6))
         other = difference(sample(a, common=0.5), sample(b, common=0.6, boards=BOARD_B))
         assert same == difference(sample(a), sample(b))
-        assert other.beyond_gain == pytest.approx(1.96 * math.hypot(0.5, 0.6), rel=1e-4)
-        assert other.half_width > other.beyond_gain > same.half_width
+        assert other.beyond_repeats == pytest.approx(1.96 * math.hypot(0.5, 0.6), rel=1e-4)
+        assert other.half_width > other.beyond_repeats > same.half_width
         assert other.p > same.p
+
+    def test_what_edges_hide_does_not_cancel_on_one_board(self):
+        a, b = [10.0, 10.1, 9.9], [12.0, 12.1, 11.9]
+        found = difference(sample(a, edges=0.5), sample(b, edges=0.6))
+        assert found.beyond_repeats == pytest.approx(1.96 * math.hypot(0.5, 0.6), rel=1e-4)
+        assert found.half_width > found.beyond_repeats
+        assert found.p > difference(sample(a), sample(b)).p
 
     def test_boards_that_are_not_known_are_other_boards(self):
         a, b = (
             sample([10.0, 10.1], common=0.5, boards=frozenset()),
             sample([12.0, 12.1], common=0.5, boards=frozenset()),
         )
-        assert difference(a, b).beyond_gain > 0
+        assert difference(a, b).beyond_repeats > 0
 
     def test_a_single_run_has_no_interval(self):
         found = difference(sample([1.0]), sample([2.0, 2.1]))
@@ -173,7 +187,7 @@ class TestCoverage:
     @staticmethod
     def share_covered(repeats, own, meter):
         runs = np.random.default_rng(1).normal(10.0, math.hypot(own, meter), (STUDIES, repeats))
-        return np.mean([abs(np.mean(found) - 10.0) <= interval(list(found), [meter] * repeats) for found in runs])
+        return np.mean([abs(np.mean(found) - 10.0) <= interval(list(found), meter) for found in runs])
 
     @pytest.mark.parametrize(
         ("repeats", "scatters"), [((3, 3), (0.02, 0.02)), ((3, 5), (0.05, 0.01)), ((4, 8), (0.1, 0.1))]

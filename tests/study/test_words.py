@@ -101,15 +101,15 @@ class TestQuantities:
         one = run(image_j=0.1, independent=0.01, common=0.05)
         for name in ("energy_j", "energy_per_image_j", "edp_js"):
             metric = quantity(name)
-            assert metric.uncertainties(one) == pytest.approx((0.01 * metric.of(one), 0.05 * metric.of(one)))
+            assert metric.uncertainties(one) == pytest.approx((0.01 * metric.of(one), 0.0, 0.05 * metric.of(one)))
         for name in ("time_s", "images_per_s", "accuracy_top1"):
-            assert quantity(name).uncertainties(one) == (0.0, 0.0)
+            assert quantity(name).uncertainties(one) == (0.0, 0.0, 0.0)
 
     def test_a_phase_has_its_own(self):
         one = run(metrics={"validate.energy_j": 10.0, "validate.energy_uncertainty_j": 1.0})
         metric = quantity("validate.energy_j")
         assert metric.unit == "J"
-        assert metric.uncertainties(one) == pytest.approx((0.0, 0.5))
+        assert metric.uncertainties(one) == pytest.approx((0.0, 0.0, 0.5))
 
 
 class TestCosts:

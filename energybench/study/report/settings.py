@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,7 +151,8 @@ class Entry:
         if found.half_width is not None or found.repeats > 1:
             return found.mean, found.half_width
         sample = self.row.sample(metric)
-        own = 2 * (sample.independent_u[0] ** 2 + sample.common_u**2) ** 0.5 if sample is not None else 0.0
+        parts = (sample.independent_u[0], sample.edges_u, sample.common_u) if sample is not None else ()
+        own = 2 * math.hypot(*parts)
         return found.mean, own or None
 
 
