@@ -27,7 +27,7 @@ import shlex
 import sys
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,16 +135,24 @@ def planned(given: argparse.Namespace) -> dict[str, Any]:
         chosen = given.epochs.get(model) or given.epochs.get("")
         plan["epochs"].setdefault(model, chosen or min(max(fits, LEAST_EPOCHS), most))
     commands = plan.setdefault("commands", [])
-    if (words := said()) not in commands:
+    if (words := said([given.out, given.rates, given.walkers])) not in commands:
         commands.append(words)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plan, indent=1) + "\n")
     return plan
 
 
-def said() -> str:
-    """The command line, without the folders of this machine."""
-    return shlex.join(Path(word).name if "/" in word else word for word in sys.argv[1:])
+def said(paths: Iterable[str | None]) -> str:
+    """The command line, with the last part alone of each of its `paths`: without the folders of this machine."""
+    short = {path: Path(path).name or path for path in paths if path is not None}
+
+    def shortened(word: str) -> str:
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("--"):
+            return f"{option}={short.get(value, value)}"
+        return short.get(word, word)
+
+    return shlex.join(map(shortened, sys.argv[1:]))
 
 
 def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:

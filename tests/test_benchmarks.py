@@ -143,6 +143,20 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
         assert one.get("windows", True)
 
 
+def test_a_study_records_commands_that_can_be_given_again(module, monkeypatch, tmp_path):
+    study = module("gpu_study")
+    out = tmp_path / "runs" / "study"
+    words = [f"--out={out}", "--walkers", "/d/walkers.tar.xz", "--name", "images/s on an H100", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", ["gpu_study.py", *words])
+    given = study.options().parse_args()
+    given.epochs = dict(given.epochs)
+    study.planned(given)
+    told = "--out=study --walkers walkers.tar.xz --name 'images/s on an H100' --epochs 1"
+    assert json.loads((out / "plan.json").read_text())["commands"] == [told]
+    monkeypatch.setattr(sys, "argv", ["gpu_study_page.py", "runs/study", "--title=a/b", "--out", "docs/page.md"])
+    assert study.said(["runs/study", "docs/page.md"]) == "study --title=a/b --out page.md"
+
+
 @pytest.mark.torch
 @pytest.mark.fashion_mnist
 @torch
@@ -172,8 +186,9 @@ def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     assert {one.sweep_id for one in every.values()} == {json.loads((study / "plan.json").read_text())["sweep_id"]}
 
     page = tmp_path / "page.md"
-    said("gpu_study_page.py", str(study), "--out", str(page), "--title", "A study")
+    said("gpu_study_page.py", str(study), "--out", str(page), "--title", "Images/s, a study")
     words = page.read_text()
+    assert "gpu_study_page.py study --out page.md --title 'Images/s, a study'" in words
     assert "**Larger batches save time and energy.**" in words
     assert "4 finished" in words
     page.write_text(words.replace("<!-- until here -->", "What it means.\n<!-- until here -->"))
