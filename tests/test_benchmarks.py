@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from energybench.run.result import Result
+from energybench.run.result import Failure, Result
 from energybench_plugins.datasets.fashion_mnist import FashionMnist, FashionMnistOptions
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -143,6 +143,31 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
         assert one.get("windows", True)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "more", "last"),
+    [
+        ([None, "killed", None, None], (), "3 cells are there, 1 are left; give the same command again"),
+        ([None, "out_of_memory", None, None], (), "4 cells are there, 0 are left"),
+        (["killed"], ("--most", "1"), "0 cells are there, 4 are left; give the same command again"),
+    ],
+)
+def test_what_a_study_will_run_again_is_left(module, monkeypatch, tmp_path, capsys, kinds, more, last):
+    study = module("gpu_study")
+    words = ["--quick", "--out", str(tmp_path), *more]
+    monkeypatch.setattr(sys, "argv", ["gpu_study.py", *words])
+    left = list(kinds)
+
+    def run_one(*_):
+        kind = left.pop(0)
+        failure = Failure(kind, "why") if kind else None
+        return Result("a", "failed" if kind else "finished", failure, {}, "", "", metrics={"images_per_s": 1.0})
+
+    monkeypatch.setattr(study, "run_one", run_one)
+    study.main()
+    assert not left
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
 def test_a_study_records_commands_that_can_be_given_again(module, monkeypatch, tmp_path):
     study = module("gpu_study")
     out = tmp_path / "runs" / "study"
@@ -176,7 +201,7 @@ def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     def results() -> dict[str, Result]:
         return {path.parent.name: Result.read(path) for path in study.glob("*/result.json")}
 
-    said("gpu_study.py", "--quick", "--out", str(study), "--seconds", "12")  # for one cell of 11 s
+    said("gpu_study.py", "--quick", "--out", str(study), "--most", "1")
     first = results()
     assert len(first) == 1
     assert "4 cells are there, 0 are left" in said("gpu_study.py", "--quick", "--out", str(study))
