@@ -27,7 +27,7 @@ import shlex
 import sys
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,16 +135,24 @@ def planned(given: argparse.Namespace) -> dict[str, Any]:
         chosen = given.epochs.get(model) or given.epochs.get("")
         plan["epochs"].setdefault(model, chosen or min(max(fits, LEAST_EPOCHS), most))
     commands = plan.setdefault("commands", [])
-    if (words := said()) not in commands:
+    if (words := said([given.out, given.rates, given.walkers])) not in commands:
         commands.append(words)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plan, indent=1) + "\n")
     return plan
 
 
-def said() -> str:
-    """The command line, without the folders of this machine."""
-    return shlex.join(Path(word).name if "/" in word else word for word in sys.argv[1:])
+def said(paths: Iterable[str | None]) -> str:
+    """The command line, with the last part alone of each of its `paths`: without the folders of this machine."""
+    short = {path: Path(path).name or path for path in paths if path is not None}
+
+    def shortened(word: str) -> str:
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("--"):
+            return f"{option}={short.get(value, value)}"
+        return short.get(word, word)
+
+    return shlex.join(map(shortened, sys.argv[1:]))
 
 
 def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
@@ -161,13 +169,17 @@ def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
     ]
 
 
-def settled(folder: Path) -> Result | None:
-    """The result of a cell that need not be run again: it finished, or would fail again."""
+def settled(result: Result) -> bool:
+    """Whether a cell need not be run again: it finished, or would fail again."""
+    return result.failure is None or result.failure.kind not in RETRIED
+
+
+def there(folder: Path) -> bool:
+    """Whether an earlier visit settled the cell."""
     try:
-        found = Result.read(folder / RESULT_FILE)
+        return settled(Result.read(folder / RESULT_FILE))
     except EnergybenchError:
-        return None
-    return None if found.failure is not None and found.failure.kind in RETRIED else found
+        return False
 
 
 def run_one(cell: Cell, plan: Mapping[str, Any], given: argparse.Namespace, machine: Machine) -> Result:
@@ -210,10 +222,14 @@ def run(given: argparse.Namespace) -> None:
     registry = Registry()
     extend_search_path(registry)
     machine, known = Machine(registry), rates(Path(given.rates))
-    done, left, took = 0, 0, 1.0  # how much longer than predicted cells take
+    done, left, ran = 0, 0, 0
+    took = 1.0  # how much longer than predicted cells take
     for cell in cells(given):
-        if settled(Path(given.out, cell.name)) is not None:
+        if there(Path(given.out, cell.name)):
             done += 1
+            continue
+        if given.most is not None and ran >= given.most:
+            left += 1
             continue
         predicted = OVERHEAD_S + plan["epochs"][cell.model] * epoch_s(cell, given, known)
         if time.monotonic() - begun + predicted * max(took, 1.0) > given.seconds:
@@ -228,7 +244,9 @@ def run(given: argparse.Namespace) -> None:
             continue
         seconds = time.monotonic() - started
         took = 0.7 * took + 0.3 * seconds / predicted
-        done += result.failure is None
+        ran += 1
+        done += settled(result)
+        left += not settled(result)
         print(f"{told(cell, result)} [{seconds:.1f} s, {predicted:.1f} expected]", flush=True)
     print(f"{done} cells are there, {left} are left{'; give the same command again' if left else ''}")
 
@@ -268,6 +286,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--train-images", type=int, default=10_000, help="of Fashion-MNIST, the first")
     parser.add_argument("--validation-images", type=int, default=5_000)
     parser.add_argument("--seconds", type=float, default=540.0, help="of this visit; no cell is begun that may not end")
+    parser.add_argument("--most", type=int, help="cells that this visit runs")
     parser.add_argument("--whole", type=float, default=1100.0, help="seconds of all visits: tells the epochs")
     parser.add_argument(
         "--epochs",

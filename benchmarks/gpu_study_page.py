@@ -92,7 +92,7 @@ def page(given: argparse.Namespace) -> None:
     plans = [json.loads(path.read_text()) for folder in given.folders if (path := Path(folder, PLAN)).exists()]
     commands = [words for plan in plans for words in plan.get("commands", [])]
     parts += [f"python benchmarks/gpu_study.py {words}" for words in commands]
-    parts += [f"python benchmarks/gpu_study_page.py {said()}"]
+    parts += [f"python benchmarks/gpu_study_page.py {said([*given.folders, given.out])}"]
     out.write_text("\n".join([*parts, "```", ""]), encoding="utf-8")
     print(f"{len(found.results)} runs on {out}")
 

@@ -1,6 +1,6 @@
 """What metering costs a training: steps a second with the meter off, in the training's own process, and in another.
 
-    python benchmarks/meter_cost.py [--gpu 0] [--out meter_cost.json]
+    python benchmarks/meter_cost.py [--gpu 1] [--out meter_cost.json]
 
 `thread` is `energybench.measure` around the training, as a library is used; `process` has the meter in a process of
 its own, as `python -m energybench` and `energybench measure -- COMMAND` have it. The loops are ResNet-50's, written by
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -31,7 +32,9 @@ from pairs import described
 from sources import cards
 
 import energybench
-from energybench.errors import EnergybenchError
+from energybench.devices import Device
+from energybench.errors import DeviceError, EnergybenchError
+from energybench.power.identity import environment_of, visible
 
 METERS = ("off", "thread", "process")
 UNCOUNTED_S = (0.1, 0.6)
@@ -51,6 +54,8 @@ def in_a_process(uuid: str) -> Iterator[None]:
             raise EnergybenchError("the process with the meter ended; what it said stands above")
         yield
         process.stdin.close()
+        if code := process.wait():
+            raise EnergybenchError(f"the process with the meter ended with {code}; what it said stands above")
 
 
 def hold(uuid: str) -> None:
@@ -117,9 +122,7 @@ def tell(found: dict[str, Any]) -> None:
 def options() -> argparse.ArgumentParser:
     """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--gpu", type=int, default=0, help="number as `nvidia-smi` has it; CUDA must see it as its first"
-    )
+    parser.add_argument("--gpu", type=int, help="number as `nvidia-smi` has it; CUDA's first, if not given")
     parser.add_argument("--load", choices=gpu_load.LOADS, default="torch")
     parser.add_argument("--ways", nargs="+", default=["eager", "recorded"], choices=["eager", "recorded"])
     parser.add_argument("--rounds", type=int, default=12)
@@ -133,6 +136,19 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def chosen(number: int | None) -> Device:
+    """The card of this number; without one, the first that this process sees."""
+    found = cards()
+    if number is None:
+        seen = visible(found, os.environ)
+        if not seen:
+            raise DeviceError("this process sees no card; see `energybench doctor`")
+        return seen[0]
+    if not 0 <= number < len(found):
+        raise DeviceError(f"--gpu {number}: the driver shows {len(found)} cards, numbered from 0")
+    return found[number]
+
+
 def main() -> int:
     given = options().parse_args()
     if given.hold:
@@ -142,11 +158,8 @@ def main() -> int:
         given.load, given.rounds, given.seconds, given.ways = "none", 4, 0.05, ["eager"]
     if given.rounds < 4:
         options().error(f"argument --rounds: {given.rounds} tells no interval; give 4 or more")
-    found = cards()
-    if not 0 <= given.gpu < len(found):
-        print(f"meter_cost: --gpu {given.gpu}: the driver shows {len(found)} cards, numbered from 0", file=sys.stderr)
-        return 2
-    card = found[given.gpu]
+    card = chosen(given.gpu)
+    os.environ.update(environment_of([card]))  # read by CUDA when the first load is made
     kept: dict[str, Any] = {}
     for way in given.ways:
         load = gpu_load.make(given.load, given.batch, given.image, way)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -13,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from typing import Any
 
 from energybench.errors import DataError
 from energybench.prepared import MANIFEST, Manifest, Part, PartJob, Preparation, Sample, Skipped, write_part
@@ -183,8 +184,7 @@ def _made(folder: Path, jobs: Sequence[tuple[str, PartJob]], workers: int) -> It
     if workers == 1 or not jobs:
         yield from (_make(folder, name, job) for name, job in jobs)
         return
-    context = multiprocessing.get_context("spawn")  # whoever calls this may have threads
-    others = set(multiprocessing.active_children())
+    context = _Spawning()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _quiet, (os.getpid(),))
     try:
         for ready in as_completed([pool.submit(_make, folder, name, job) for name, job in jobs]):
@@ -194,11 +194,28 @@ def _made(folder: Path, jobs: Sequence[tuple[str, PartJob]], workers: int) -> It
             f"{folder}: a packing process was killed (out of memory?); run it again with fewer --workers: it goes on"
         ) from error
     except BaseException:
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+        context.terminate()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # at once: a pool let go of is waited for when Python ends, badly
+
+
+class _Spawning(SpawnContext):
+    """Starts processes anew, as whoever calls this may have threads, and knows which are its own."""
+
+    def __init__(self) -> None:
+        self._started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **keys: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **keys)
+        self._started.append(process)
+        return process
+
+    def terminate(self) -> None:
+        """Ends them at once."""
+        for process in self._started:
+            if process.is_alive():
+                process.terminate()
 
 
 def _quiet(parent: int) -> None:

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from energybench.run.result import Result
+from energybench.run.result import Failure, Result
 from energybench_plugins.datasets.fashion_mnist import FashionMnist, FashionMnistOptions
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -143,6 +143,45 @@ def test_a_stage_runs_small(visit, stage, file, tmp_path):
         assert one.get("windows", True)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "more", "last"),
+    [
+        ([None, "killed", None, None], (), "3 cells are there, 1 are left; give the same command again"),
+        ([None, "out_of_memory", None, None], (), "4 cells are there, 0 are left"),
+        (["killed"], ("--most", "1"), "0 cells are there, 4 are left; give the same command again"),
+    ],
+)
+def test_what_a_study_will_run_again_is_left(module, monkeypatch, tmp_path, capsys, kinds, more, last):
+    study = module("gpu_study")
+    words = ["--quick", "--out", str(tmp_path), *more]
+    monkeypatch.setattr(sys, "argv", ["gpu_study.py", *words])
+    left = list(kinds)
+
+    def run_one(*_):
+        kind = left.pop(0)
+        failure = Failure(kind, "why") if kind else None
+        return Result("a", "failed" if kind else "finished", failure, {}, "", "", metrics={"images_per_s": 1.0})
+
+    monkeypatch.setattr(study, "run_one", run_one)
+    study.main()
+    assert not left
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_study_records_commands_that_can_be_given_again(module, monkeypatch, tmp_path):
+    study = module("gpu_study")
+    out = tmp_path / "runs" / "study"
+    words = [f"--out={out}", "--walkers", "/d/walkers.tar.xz", "--name", "images/s on an H100", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", ["gpu_study.py", *words])
+    given = study.options().parse_args()
+    given.epochs = dict(given.epochs)
+    study.planned(given)
+    told = "--out=study --walkers walkers.tar.xz --name 'images/s on an H100' --epochs 1"
+    assert json.loads((out / "plan.json").read_text())["commands"] == [told]
+    monkeypatch.setattr(sys, "argv", ["gpu_study_page.py", "runs/study", "--title=a/b", "--out", "docs/page.md"])
+    assert study.said(["runs/study", "docs/page.md"]) == "study --title=a/b --out page.md"
+
+
 @pytest.mark.torch
 @pytest.mark.fashion_mnist
 @torch
@@ -162,7 +201,7 @@ def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     def results() -> dict[str, Result]:
         return {path.parent.name: Result.read(path) for path in study.glob("*/result.json")}
 
-    said("gpu_study.py", "--quick", "--out", str(study), "--seconds", "12")  # for one cell of 11 s
+    said("gpu_study.py", "--quick", "--out", str(study), "--most", "1")
     first = results()
     assert len(first) == 1
     assert "4 cells are there, 0 are left" in said("gpu_study.py", "--quick", "--out", str(study))
@@ -172,8 +211,9 @@ def test_a_study_goes_on_and_becomes_a_page(tmp_path):
     assert {one.sweep_id for one in every.values()} == {json.loads((study / "plan.json").read_text())["sweep_id"]}
 
     page = tmp_path / "page.md"
-    said("gpu_study_page.py", str(study), "--out", str(page), "--title", "A study")
+    said("gpu_study_page.py", str(study), "--out", str(page), "--title", "Images/s, a study")
     words = page.read_text()
+    assert "gpu_study_page.py study --out page.md --title 'Images/s, a study'" in words
     assert "**Larger batches save time and energy.**" in words
     assert "4 finished" in words
     page.write_text(words.replace("<!-- until here -->", "What it means.\n<!-- until here -->"))

@@ -1,17 +1,27 @@
 """real_meter.py and meter_cost.py on fake cards: they are made for visits to real ones, which must not end badly."""
 
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from energybench.errors import DeviceError, EnergybenchError
 from energybench.testing import Server, hopper, maxwell, square
 from energybench.testing.fixtures import fake_nvml  # noqa: F401
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def meter_cost(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("meter_cost")
 
 
 def run(tmp_path, *arguments, script="real_meter.py"):
@@ -76,3 +86,47 @@ def test_what_the_cost_cannot_be_told_of_is_a_line(fake_nvml, tmp_path, argument
     fake_nvml(Server((hopper(square(100, 600, 0.7)),)), 5.0)
     done = run(tmp_path, *arguments, script="meter_cost.py")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_process_that_stops_metering_is_noticed(fake_nvml, meter_cost):  # noqa: F811
+    server = fake_nvml(Server((hopper(square(100, 600, 0.7)),)), 5.0)
+    [uuid] = server.truths
+    with (
+        pytest.raises(EnergybenchError, match="the process with the meter ended with -9"),
+        meter_cost.in_a_process(uuid),
+    ):
+        [child] = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("arguments, visible", [(["--gpu", "1"], "0"), ([], "1")])
+def test_the_metered_card_is_the_one_that_trains(
+    fake_nvml,  # noqa: F811
+    meter_cost,
+    monkeypatch,
+    tmp_path,
+    arguments,
+    visible,
+):
+    server = fake_nvml(Server((hopper(square(100, 600, 0.7)), hopper(square(90, 300, 1.1)))), 5.0)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen = []
+
+    def make(*arguments):
+        seen.append((os.environ["CUDA_DEVICE_ORDER"], os.environ["CUDA_VISIBLE_DEVICES"]))
+        return meter_cost.gpu_load.Nothing()
+
+    monkeypatch.setattr(meter_cost.gpu_load, "make", make)
+    monkeypatch.setattr(sys, "argv", ["meter_cost.py", "--quick", "--out", str(tmp_path / "found"), *arguments])
+    assert meter_cost.main() == 0
+    _, uuid = server.truths
+    assert json.loads((tmp_path / "found").read_text(encoding="utf-8"))["uuid"] == uuid
+    assert seen == [("PCI_BUS_ID", uuid)]
+
+
+def test_where_no_card_is_seen_none_is_metered(fake_nvml, meter_cost, monkeypatch):  # noqa: F811
+    fake_nvml(Server((hopper(square(100, 600, 0.7)),)), 5.0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(DeviceError, match="sees no card"):
+        meter_cost.chosen(None)

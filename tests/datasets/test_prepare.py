@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -132,6 +133,27 @@ def test_after_a_kill_nothing_is_left_running_and_what_was_done_is_kept(ending: 
     assert _members(process.pid) == []
     lines = (folder / JOURNAL).read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines[1:]] == ["train-00000.arrow"]
+
+
+def test_what_fails_ends_its_own_processes_alone(tmp_path: Path) -> None:
+    """Another that is started meanwhile, as another thread may do, lives on."""
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+
+    def fail(progress: Progress) -> None:
+        if progress.parts:
+            other.start()
+            raise DataError("enough")
+
+    jobs = (JOBS[0], *(Job("train", 5 + 4 * n, 4, slow_s=30) for n in range(3)))
+    begun = time.monotonic()
+    try:
+        with pytest.raises(DataError, match="enough"):
+            prepare(plan(tmp_path / "prepared", jobs), 2, fail)
+        assert time.monotonic() - begun < 25
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.terminate()
+        other.join()
 
 
 def _members(session: int) -> list[int]:
