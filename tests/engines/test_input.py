@@ -252,6 +252,22 @@ def test_images_that_cannot_be_kept_are_refused_in_one_line(monkeypatch, memory)
             dataset.adapt(Consumer(kinds=(HeldBatch,)))
 
 
+@pytest.mark.torch
+def test_batches_that_stay_are_counted_as_they_lie_there(monkeypatch):
+    """Bytes become floats, which take four times as much."""
+    torch = pytest.importorskip("torch")
+
+    from energybench.images import Normalisation, PixelBatch
+    from energybench_plugins.engines import torch_feed
+
+    pixels, normalisation = np.zeros((4, 1, 5, 5), np.uint8), Normalisation((0.3,), (0.2,))
+    batches = [PixelBatch(pixels, np.zeros(4, np.int64), normalisation, key, channels=3) for key in "abc"]
+    for dtype, item_bytes in ((torch.float32, 4), (torch.bfloat16, 2)):
+        feed = torch_feed.Feed(torch_feed.Layout(torch.device("cpu"), dtype, torch.contiguous_format))
+        monkeypatch.setattr(torch_feed, "RESIDENT_BYTES", 2 * 100 * item_bytes + 99)
+        assert [staged.key is not None for staged in feed(batches)] == [True, True, False]
+
+
 def seen(batch):
     for fed in fed_by.engines():
         for images, _ in fed([batch]):

@@ -220,7 +220,8 @@ class Feed:
         size: int,
         affine: tuple[Any, Any] | None = None,
     ) -> Staged:
-        if key is not None and self._bytes + images.nbytes <= RESIDENT_BYTES:
+        kept_bytes = images.size * self.layout.dtype.itemsize
+        if key is not None and self._bytes + kept_bytes <= RESIDENT_BYTES:
             return self._keep(images, labels, (key, size), affine)
         if self.layout.device.type == "cpu":
             return Staged(_tensor(images), _tensor(labels), affine=affine)
@@ -233,7 +234,7 @@ class Feed:
         there.copy_(Staged(_tensor(images).to(self.layout.device), None, affine=affine).floats())
         staged = Staged(there, _tensor(labels).to(self.layout.device), key)
         self._resident[key] = staged
-        self._bytes += images.nbytes
+        self._bytes += there.nbytes
         return staged
 
     def _slot(self) -> Slot:
