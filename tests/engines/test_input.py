@@ -252,6 +252,30 @@ def test_images_that_cannot_be_kept_are_refused_in_one_line(monkeypatch, memory)
             dataset.adapt(Consumer(kinds=(HeldBatch,)))
 
 
+def reversed_images():
+    random = np.random.default_rng(0)
+    last = random.integers(0, 256, (5, 6, 7, 3), np.uint8)
+    bgr = last[..., ::-1].transpose(0, 3, 1, 2)
+    return [bgr, np.ascontiguousarray(bgr)[::-1], np.ascontiguousarray(bgr)[:, :, ::-1], bgr[:1][::-1]]
+
+
+@pytest.mark.parametrize("pixels", reversed_images())
+def test_images_may_run_backwards(pixels):
+    """As those do whose channels [..., ::-1] has brought from BGR to RGB: of each engine, kept and not."""
+    from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, View
+
+    count, normalisation = len(pixels), Normalisation((0.4,) * 3, (0.2,) * 3)
+    chosen, labels = np.arange(count)[::-1], np.arange(10, 10 + count)[::-1]
+    whole = View(np.tile([0, 0, 6, 7], (count, 1)), np.zeros(count, bool), (6, 7))
+    for batch in (
+        HeldBatch(Held(pixels), chosen, None, labels, normalisation),
+        HeldBatch(Held(pixels), chosen, whole, labels, normalisation),
+        PixelBatch(pixels, labels, normalisation),
+    ):
+        for images in seen(batch):
+            np.testing.assert_allclose(images, batch.images, atol=1e-3)
+
+
 @pytest.mark.torch
 def test_batches_that_stay_are_counted_as_they_lie_there(monkeypatch):
     """Bytes become floats, which take four times as much."""

@@ -197,7 +197,7 @@ class Feed:
         held = self._held[batch.held]
         if batch.view is None:
             return replace(self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine), held=held)
-        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
+        chosen, rows = _tensor(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
         images = _taken(held, chosen.to(device)).float()
         size = [*images.shape[:2], *batch.view.size]
         grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
@@ -259,21 +259,26 @@ def _memory_format(images: NDArray[Any]) -> Any:
 
 def _fill(pinned: Any, array: NDArray[np.generic]) -> None:
     """Copies by several threads where torch takes the array: it warns of one that is read-only."""
-    if array.flags.writeable:
+    if array.flags.writeable and not _backwards(array):
         pinned.copy_(torch.from_numpy(array))
     else:
         np.copyto(pinned.numpy(), array)
 
 
 def _tensor(array: NDArray[np.generic], *, read: bool = False) -> Any:
-    """The same memory as a tensor; of an array that is read-only a copy, unless the tensor is only `read`."""
+    """The same memory as a tensor; a copy of an array that runs backwards, or is read-only and not only `read`."""
+    if _backwards(array) or not (read or array.flags.writeable):
+        return torch.from_numpy(array.copy("K"))
     if array.flags.writeable:
         return torch.from_numpy(array)
-    if not read:
-        return torch.from_numpy(array.copy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it cannot be written
         return torch.from_numpy(array)
+
+
+def _backwards(array: NDArray[np.generic]) -> bool:
+    """Whether an axis is reversed, as channels are by [..., ::-1]: torch has no such tensors."""
+    return any(stride < 0 for stride in array.strides)
 
 
 def _taken(held: Any, chosen: Any) -> Any:
