@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 import time
 
@@ -290,6 +291,17 @@ def test_batches_that_stay_are_counted_as_they_lie_there(monkeypatch):
         feed = torch_feed.Feed(torch_feed.Layout(torch.device("cpu"), dtype, torch.contiguous_format))
         monkeypatch.setattr(torch_feed, "RESIDENT_BYTES", 2 * 100 * item_bytes + 99)
         assert [staged.key is not None for staged in feed(batches)] == [True, True, False]
+
+
+@pytest.mark.parametrize("missing", [["mxnet"], ["mxnet", "torch"]])
+def test_engines_that_are_not_installed_are_left_out(monkeypatch, missing):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    if importlib.util.find_spec("torch"):
+        assert fed_by.engines() == [fed_by.torch]
+    else:
+        with pytest.raises(pytest.skip.Exception):
+            fed_by.engines()
 
 
 def seen(batch):
