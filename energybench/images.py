@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,24 +195,29 @@ class HeldBatch(Batch):
         return _repeated(pixels * scale + shift, self.channels)
 
 
-def require_holding(consumer: Consumer, needed_bytes: int, fewer: str) -> None:
+def require_holding(consumer: Consumer, images_bytes: int, fewer: str, made_bytes: int | None = None) -> None:
     """Before a data set makes all its images for the devices to keep (`dataset.resident=true`).
+
+    All workers of a machine ask at about the same time, before any of them has made its images.
 
     Args:
         consumer: who is to keep them.
-        needed_bytes: that the images take.
+        images_bytes: that the images take.
         fewer: what would take less, for the message.
+        made_bytes: of those that the data set has yet to make; None: of all. Others lie in memory or in mapped files.
 
     Raises:
-        DataError: the consumer keeps no images, or this machine has not so much memory free.
+        DataError: the consumer keeps no images, or this machine has no memory free for those of all its workers.
     """
     if HeldBatch not in consumer.kinds:
         raise DataError("dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon")
+    made_bytes = images_bytes if made_bytes is None else made_bytes
+    needed_bytes = consumer.local_world * (made_bytes + consumer.host_copies * images_bytes)
     room_bytes = psutil.virtual_memory().available
     if needed_bytes > room_bytes:
         raise DataError(
-            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB and {room_bytes / 1e9:,.1f} GB of "
-            f"memory are free; use {fewer}, or resident=false"
+            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB, all copies on this machine counted, "
+            f"and {room_bytes / 1e9:,.1f} GB of memory are free; use {fewer}, or resident=false"
         )
 
 
@@ -299,10 +305,15 @@ class ImageDataset:
         self._consumer = consumer
         if self._resident:
             _, height, width = self._shape
-            needed_bytes = sum(len(images) * images.shape[1] * height * width for images in self._images.values())
-            require_holding(consumer, needed_bytes, "fewer (dataset.train_images)")
+            sized = [len(images) * images.shape[1] * height * width for images in self._images.values()]
+            resized = [images.shape[2:] != (height, width) for images in self._images.values()]
+            require_holding(consumer, sum(sized), "fewer images", made_bytes=sum(itertools.compress(sized, resized)))
             self._held = {split: Held(self._sized(images)) for split, images in self._images.items()}
             self._images = {}
+
+    def held(self, split: Split) -> Held | None:
+        """See `energybench.dataset.Holding`."""
+        return self._held.get(split)
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""

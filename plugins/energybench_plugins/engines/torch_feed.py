@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from energybench.architecture import Shape
 from energybench.dataset import Batch, Consumer
 from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
+from energybench.run.memory import keeping
+from energybench_plugins.engines.process_memory import available_bytes
 from energybench_plugins.engines.torch_decode import Arrival, Decoding
 
 SLOTS = 3
@@ -189,12 +191,20 @@ class Feed:
         labels = _tensor(batch.labels).to(self.layout.device)
         return Staged(images, labels, slot=arrival, affine=self._affine(batch))
 
+    def keep(self, held: Held) -> Any:
+        """The images (N, C, H, W) on the device, where they go the first time; raises DataError for want of room."""
+        if held not in self._held:
+            with keeping(held.pixels.nbytes, self._free_bytes):
+                self._held[held] = _tensor(held.pixels, read=True).to(self.layout.device)
+        return self._held[held]
+
+    def _free_bytes(self) -> int:
+        device = self.layout.device
+        return available_bytes() if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[0])
+
     def _cut(self, batch: HeldBatch) -> Staged:
-        """Out of the images that were brought to the device with the first batch."""
-        device, affine = self.layout.device, self._affine(batch)
-        if batch.held not in self._held:
-            self._held[batch.held] = _tensor(batch.held.pixels, read=True).to(device)
-        held = self._held[batch.held]
+        """Out of the images that the device keeps."""
+        device, affine, held = self.layout.device, self._affine(batch), self.keep(batch.held)
         if batch.view is None:
             return replace(self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine), held=held)
         chosen, rows = _tensor(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
