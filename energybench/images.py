@@ -60,11 +60,24 @@ def _repeated(images: NDArray[np.float32], channels: int | None) -> NDArray[np.f
     return np.ascontiguousarray(np.broadcast_to(images, (count, channels or found, *size)))
 
 
+def require_input_channels(found: int, wanted: int) -> None:
+    """What an engine asks of a batch once its one channel has been repeated to `channels`.
+
+    Raises:
+        DataError: the images have other channels than the network takes.
+    """
+    if found != wanted:
+        raise DataError(
+            f"the images of a batch have {found} and the network takes {wanted} channels; the data set must give "
+            f"as many, or one channel and channels={wanted} to PixelBatch or HeldBatch"
+        )
+
+
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
-    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they
-    are asked for.
+    An engine that knows of it takes `pixels`, `normalisation` and `channels`, to which it repeats the one channel; any
+    other takes `images`, which are made when they are asked for.
 
     Args:
         pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
@@ -146,7 +159,7 @@ class HeldBatch(Batch):
     Args:
         held: the images, the same object all through a run.
         chosen: (n,) int64, the places of the batch's images among them.
-        view: of them; None: they are taken as they are.
+        view: of them; None: they are taken whole and as they are, so nothing is to be cut or resized.
         labels, whole: see Batch.
         normalisation: of the bytes.
         channels: see PixelBatch.

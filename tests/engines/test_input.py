@@ -332,6 +332,33 @@ def small_trainer(engine, contexts=1):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["floats", "pixels", "held"])
+def test_one_channel_is_repeated_only_where_the_batch_says_so(engine, kind):
+    from gluon_runs import step
+
+    from energybench.dataset import Batch
+    from energybench.errors import DataError
+    from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
+
+    trainer, labels, normalisation = small_trainer(engine), np.zeros(4, np.int64), Normalisation((0.3,), (0.2,))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 6, 5), np.uint8)
+
+    def batch(channels):
+        if kind == "held":
+            return HeldBatch(Held(pixels), np.arange(4), None, labels, normalisation, channels=channels)
+        pixel_batch = PixelBatch(pixels, labels, normalisation, channels=channels)
+        return Batch(pixel_batch.images, labels) if kind == "floats" else pixel_batch
+
+    step(trainer, [batch(3)])
+    assert np.isfinite(trainer.take_loss())
+    with pytest.raises(DataError, match=r"have 1 and the network takes 3 channels; .*channels=3"):
+        step(trainer, [batch(None)])
+    assert trainer.evaluate(trainer.feed([batch(3)])).images == 4
+    with pytest.raises(DataError, match="have 1 and the network takes 3"):
+        trainer.evaluate(trainer.feed([batch(None)]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_device_too_small_for_the_images_is_not_blamed_on_the_batch(engine, monkeypatch):
     """Whatever the framework says of its memory, at once and with the first batch."""
     from energybench.errors import DataError

@@ -17,7 +17,7 @@ from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
-from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
+from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, require_input_channels
 from energybench.run.engine import Evaluation, Task
 from energybench.run.memory import keeping
 from energybench.schedule import initial_lr
@@ -281,6 +281,7 @@ class GluonTrainer:
         return self._loss(logits, labels) * share + self._loss(logits, labels.flip(axis=0)) * (1 - share)
 
     def _logits(self, images: Any) -> Any:
+        require_input_channels(images.shape[1], self._task.architecture.input_shape[0])
         logits = self.net(images)
         return logits.astype("float32") if self._half else logits
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Batch, Consumer
-from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch, require_input_channels
 from energybench.run.memory import keeping
 from energybench_plugins.engines.process_memory import available_bytes
 from energybench_plugins.engines.torch_decode import Arrival, Decoding
@@ -61,12 +61,13 @@ class Staged:
     """A batch on the device, or on its way there.
 
     Attributes:
-        images: (N, C, H, W), or (N, 1, H, W) of which `take` repeats the one channel; or (N,) int64, places in `held`.
+        images: (N, C, H, W); or (N,) int64, places in `held`.
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
         slot: that holds it or makes it, None where it stays.
         affine: of images that are bytes: scale and shift, each (C, 1, 1) float32, that make them floats; else None.
         held: images (M, C, H, W) that the device keeps and out of which these are taken; else None.
+        channels: as many as the one of the images becomes; None: they have what is wanted.
     """
 
     images: Any
@@ -75,21 +76,23 @@ class Staged:
     slot: Slot | Arrival | None = None
     affine: tuple[Any, Any] | None = None
     held: Any | None = None
+    channels: int | None = None
 
     def floats(self) -> Any:
-        """The images, normalised."""
+        """The images, normalised, their one channel shown as all."""
         images = self.images if self.held is None else _taken(self.held, self.images)
-        if self.affine is None:
-            return images
-        scale, shift = self.affine
-        return torch.addcmul(shift, images.float(), scale)
+        if self.affine is not None:
+            scale, shift = self.affine
+            images = torch.addcmul(shift, images.float(), scale)
+        return images if self.channels is None else images.expand(-1, self.channels, -1, -1)
 
     def take(self, other: Staged) -> None:
-        """Copies the first of these images and labels from `other`, once it has arrived; one channel becomes all."""
+        """Copies the first of these images and labels from `other`, once it has arrived."""
         if other.slot is not None:
             other.slot.arrived()
-        count = len(other.labels)
-        self.images[:count].copy_(other.floats())
+        images, count = other.floats(), len(other.labels)
+        require_input_channels(images.shape[1], self.images.shape[1])
+        self.images[:count].copy_(images)
         self.labels[:count].copy_(other.labels)
         if other.slot is not None:
             other.slot.taken()
@@ -175,12 +178,12 @@ class Feed:
             size = len(batch.labels) if batch.whole is None else batch.whole
             share = Consumer(self.rank, self.world).share(size) if batch.whole is None else slice(None)
             known = self._resident.get((batch.key, size)) if batch.key is not None else None
-            if known is not None:
-                yield known
-            elif isinstance(batch, PixelBatch):
-                yield self._stage(batch.pixels[share], batch.labels[share], batch.key, size, self._affine(batch))
+            if isinstance(batch, PixelBatch):
+                affine = self._affine(batch)
+                staged = known or self._stage(batch.pixels[share], batch.labels[share], batch.key, size, affine)
+                yield replace(staged, channels=batch.channels)
             else:
-                yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
+                yield known or self._stage(batch.images[share], batch.labels[share], batch.key, size)
 
     def _decoded(self, batch: EncodedBatch) -> Staged | PixelBatch:
         """On the device where that can be, else by the data set."""
@@ -206,13 +209,14 @@ class Feed:
         """Out of the images that the device keeps."""
         device, affine, held = self.layout.device, self._affine(batch), self.keep(batch.held)
         if batch.view is None:
-            return replace(self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine), held=held)
+            staged = self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine)
+            return replace(staged, held=held, channels=batch.channels)
         chosen, rows = _tensor(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
         images = _taken(held, chosen.to(device)).float()
         size = [*images.shape[:2], *batch.view.size]
         grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
         views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
-        return Staged(views, _tensor(batch.labels).to(device), affine=affine)
+        return Staged(views, _tensor(batch.labels).to(device), affine=affine, channels=batch.channels)
 
     def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
         """Scale and shift on the device."""
