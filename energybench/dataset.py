@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from energybench.images import Held
+
 Split = Literal["train", "validation"]
 
 
@@ -65,11 +67,15 @@ class Consumer:
         rank: number of this worker among `world`, each of which is given its own part of every batch.
         world: how many workers there are.
         kinds: of batches that it knows beside Batch and PixelBatch: `energybench.images.EncodedBatch`, `HeldBatch`.
+        local_world: how many of the workers are on this machine and so share its memory.
+        host_copies: that each of them makes, in this memory, of images it keeps: one for each CPU it copies them to.
     """
 
     rank: int = 0
     world: int = 1
     kinds: tuple[type[Batch], ...] = ()
+    local_world: int = 1
+    host_copies: int = 0
 
     def share(self, size: int) -> slice:
         """Its part of `size` samples; the parts are as equal as can be."""
@@ -126,6 +132,17 @@ class Adapting(Protocol):
 
         Called once, after `open` and before the first batch. Raises DataError where what was asked for takes a kind of
         batch that the consumer does not know.
+        """
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """An opened data set whose images can be brought to the devices while the run loads."""
+
+    def held(self, split: Split) -> Held | None:
+        """What its batches of `split` are taken from, where they are `energybench.images.HeldBatch`; else None.
+
+        Called after `adapt`. Images that are not told of are brought there with the first batch.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,11 +60,24 @@ def _repeated(images: NDArray[np.float32], channels: int | None) -> NDArray[np.f
     return np.ascontiguousarray(np.broadcast_to(images, (count, channels or found, *size)))
 
 
+def require_input_channels(found: int, wanted: int) -> None:
+    """What an engine asks of a batch once its one channel has been repeated to `channels`.
+
+    Raises:
+        DataError: the images have other channels than the network takes.
+    """
+    if found != wanted:
+        raise DataError(
+            f"the images of a batch have {found} and the network takes {wanted} channels; the data set must give "
+            f"as many, or one channel and channels={wanted} to PixelBatch or HeldBatch"
+        )
+
+
 class PixelBatch(Batch):
     """A batch of bytes: a quarter of what floats are on their way to a device that normalises them.
 
-    An engine that knows of it takes `pixels` and `normalisation`; any other takes `images`, which are made when they
-    are asked for.
+    An engine that knows of it takes `pixels`, `normalisation` and `channels`, to which it repeats the one channel; any
+    other takes `images`, which are made when they are asked for.
 
     Args:
         pixels: (N, C, H, W) uint8, in any order of memory: decoders give (N, H, W, C).
@@ -145,7 +159,7 @@ class HeldBatch(Batch):
     Args:
         held: the images, the same object all through a run.
         chosen: (n,) int64, the places of the batch's images among them.
-        view: of them; None: they are taken as they are.
+        view: of them; None: they are taken whole and as they are, so nothing is to be cut or resized.
         labels, whole: see Batch.
         normalisation: of the bytes.
         channels: see PixelBatch.
@@ -194,24 +208,29 @@ class HeldBatch(Batch):
         return _repeated(pixels * scale + shift, self.channels)
 
 
-def require_holding(consumer: Consumer, needed_bytes: int, fewer: str) -> None:
+def require_holding(consumer: Consumer, images_bytes: int, fewer: str, made_bytes: int | None = None) -> None:
     """Before a data set makes all its images for the devices to keep (`dataset.resident=true`).
+
+    All workers of a machine ask at about the same time, before any of them has made its images.
 
     Args:
         consumer: who is to keep them.
-        needed_bytes: that the images take.
+        images_bytes: that the images take.
         fewer: what would take less, for the message.
+        made_bytes: of those that the data set has yet to make; None: of all. Others lie in memory or in mapped files.
 
     Raises:
-        DataError: the consumer keeps no images, or this machine has not so much memory free.
+        DataError: the consumer keeps no images, or this machine has no memory free for those of all its workers.
     """
     if HeldBatch not in consumer.kinds:
         raise DataError("dataset.resident=true: the engine keeps no images on its devices; use engine=torch or gluon")
+    made_bytes = images_bytes if made_bytes is None else made_bytes
+    needed_bytes = consumer.local_world * (made_bytes + consumer.host_copies * images_bytes)
     room_bytes = psutil.virtual_memory().available
     if needed_bytes > room_bytes:
         raise DataError(
-            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB and {room_bytes / 1e9:,.1f} GB of "
-            f"memory are free; use {fewer}, or resident=false"
+            f"dataset.resident=true: the images take {needed_bytes / 1e9:,.1f} GB, all copies on this machine counted, "
+            f"and {room_bytes / 1e9:,.1f} GB of memory are free; use {fewer}, or resident=false"
         )
 
 
@@ -299,10 +318,15 @@ class ImageDataset:
         self._consumer = consumer
         if self._resident:
             _, height, width = self._shape
-            needed_bytes = sum(len(images) * images.shape[1] * height * width for images in self._images.values())
-            require_holding(consumer, needed_bytes, "fewer (dataset.train_images)")
+            sized = [len(images) * images.shape[1] * height * width for images in self._images.values()]
+            resized = [images.shape[2:] != (height, width) for images in self._images.values()]
+            require_holding(consumer, sum(sized), "fewer images", made_bytes=sum(itertools.compress(sized, resized)))
             self._held = {split: Held(self._sized(images)) for split, images in self._images.items()}
             self._images = {}
+
+    def held(self, split: Split) -> Held | None:
+        """See `energybench.dataset.Holding`."""
+        return self._held.get(split)
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`."""

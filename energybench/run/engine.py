@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from energybench.config import Experiment
+    from energybench.images import Held
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,17 @@ class Taking(Protocol):
 
     def kinds(self) -> tuple[type[Batch], ...]:
         """Which: `energybench.images.EncodedBatch` where they decode JPEG files, `HeldBatch` where they keep images."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A trainer that keeps images on its devices: `HeldBatch` is among its `kinds`."""
+
+    def host_copies(self) -> int:
+        """Copies it makes of them in this machine's memory: one for each of its devices that is a CPU and copies."""
+
+    def keep(self, held: Held) -> None:
+        """Brings them to all its devices, unless they are there; raises DataError where one has no room for them."""
 
 
 @runtime_checkable

@@ -1,19 +1,52 @@
-"""What to say when a batch does not fit: which would."""
+"""What to say when a batch does not fit: which would; and when images that a device is to keep do not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from energybench.architecture import Network
 from energybench.config import Experiment
-from energybench.errors import EnergybenchError
+from energybench.errors import DataError, EnergybenchError
 
 OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
 """Values that an optimiser keeps for each parameter: momentum; Adam's two moments."""
 
 HALF = ("bf16", "fp16")
 
+NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
+
 
 class OutOfMemoryError(EnergybenchError, MemoryError):
     """The run does not fit into a device's memory."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was what was missing. Frameworks report it in words, not in types."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(said in words for said in NO_MEMORY)
+
+
+@contextmanager
+def keeping(images_bytes: int, free_bytes: Callable[[], int]) -> Iterator[None]:
+    """While images are brought to a device that is to keep them (`dataset.resident=true`).
+
+    Args:
+        images_bytes: that they take there.
+        free_bytes: asks how much the device has left, where it has no room for them.
+
+    Raises:
+        DataError: the device ran out of memory, for which no batch is to blame.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"dataset.resident=true: the images take {images_bytes / 1e9:,.2f} GB and the device has "
+            f"{free_bytes() / 1e9:,.2f} GB free; use dataset.resident=false or fewer images"
+        ) from error
 
 
 def too_large(

@@ -247,7 +247,14 @@ class Supervisor:
         where, nodes = str(self._directory.absolute()), self._nodes
         for rank, devices in enumerate(groups, first):
             assignment = Assignment(
-                experiment, tuple(devices), rank, world, where, meeting=nodes.meeting, checkpoint=nodes.checkpoint
+                experiment,
+                tuple(devices),
+                rank,
+                world,
+                where,
+                meeting=nodes.meeting,
+                checkpoint=nodes.checkpoint,
+                local_world=len(groups),
             )
             environment = {**self._plan.engine.environment(devices), **nodes.environment()}
             self._workers.append(workers.start(assignment, self._directory, environment))

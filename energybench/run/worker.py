@@ -25,15 +25,26 @@ from typing import Any, NoReturn
 
 from energybench.architecture import Network
 from energybench.config import AUTO, Experiment, make, make_architecture
-from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting, Sequences
+from energybench.dataset import Adapting, Batch, Consumer, Dataset, Holding, Reporting, Sequences, Split
 from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
 from energybench.run.checkpoint import CHECKPOINT_FILE
-from energybench.run.engine import Agreeing, Bounded, Evaluation, Preparing, Summing, Taking, Task, Trainer, Waiting
+from energybench.run.engine import (
+    Agreeing,
+    Bounded,
+    Evaluation,
+    Keeping,
+    Preparing,
+    Summing,
+    Taking,
+    Task,
+    Trainer,
+    Waiting,
+)
 from energybench.run.events import EventWriter
-from energybench.run.memory import OutOfMemoryError, too_large
+from energybench.run.memory import OutOfMemoryError, is_out_of_memory, too_large
 from energybench.run.metrics import CONTEXT
 from energybench.schedule import Schedule
 
@@ -41,7 +52,6 @@ PROGRESS_PERIOD_S = 1.0
 LOOK_PERIOD_S = 0.25
 """How often several workers look at the clock together."""
 
-NO_MEMORY = ("out of memory", "failed to allocate", "can't allocate memory", "cannot allocate memory")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_REASON = 200
 REMEDIES = {"out_of_memory": "; use a smaller batch", "disk": "; make room and run it again"}
@@ -77,6 +87,7 @@ class Assignment:
         directory: the run's folder, for checkpoints.
         meeting: see Task.
         checkpoint: the run's own checkpoint to go on from, where it is not in `directory`.
+        local_world: number of workers on this machine.
     """
 
     experiment: Experiment
@@ -86,6 +97,7 @@ class Assignment:
     directory: str
     meeting: str | None = None
     checkpoint: str | None = None
+    local_world: int = 1
 
     def to_line(self) -> bytes:
         """As one JSON line."""
@@ -97,6 +109,7 @@ class Assignment:
             "directory": self.directory,
             "meeting": self.meeting,
             "checkpoint": self.checkpoint,
+            "local_world": self.local_world,
         }
         return json.dumps(data).encode() + b"\n"
 
@@ -139,11 +152,10 @@ def _end_at_eof() -> None:
 
 
 def failure_kind(error: Exception) -> str:
-    """The kind of failure, as Failure.kind names it. Frameworks report memory in words, not in types."""
+    """The kind of failure, as Failure.kind names it."""
     if isinstance(error, TrainingError):
         return error.kind
-    words = str(error).lower()
-    if isinstance(error, MemoryError) or any(said in words for said in NO_MEMORY):
+    if is_out_of_memory(error):
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in FULL:
         return "disk"
@@ -236,12 +248,22 @@ class Loop:
         self._trainer = trainer
         if isinstance(dataset, Adapting):
             kinds = trainer.kinds() if isinstance(trainer, Taking) else ()
-            dataset.adapt(Consumer(given.rank, given.world, kinds))
+            copies = trainer.host_copies() if isinstance(trainer, Keeping) else 0
+            dataset.adapt(Consumer(given.rank, given.world, kinds, given.local_world, copies))
+        self._keep(trainer, dataset)
         self._resume(trainer)
         trainer.synchronize()
         self._events.emit("ended", "load")
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
+
+    def _keep(self, trainer: Trainer, dataset: Dataset) -> None:
+        """Images that the devices are to keep go there before anything is measured."""
+        if not (isinstance(trainer, Keeping) and isinstance(dataset, Holding)):
+            return
+        splits: tuple[Split, ...] = ("train", "validation") if self._validates() else ("train",)
+        for held in filter(None, map(dataset.held, splits)):
+            trainer.keep(held)
 
     def _list_unreadable(self) -> None:
         """Names what could not be read in the run's folder, each worker its own."""

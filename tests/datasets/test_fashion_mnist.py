@@ -18,10 +18,12 @@ import yaml
 
 from energybench.arrays import epoch_order
 from energybench.dataset import Consumer
+from energybench.devices import cpu_device
 from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
 from energybench.images import HeldBatch, ImageDataset, Normalisation, PixelBatch
 from energybench.resizing import fit_images, resize
+from energybench.run.worker import Assignment, Loop
 from energybench_plugins.datasets import download, fashion_mnist, idx
 from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
 
@@ -243,6 +245,65 @@ def test_a_run_on_resident_images_learns_the_same(tmp_path, files, runs):
     assert [told[0][n][:2] for n in range(4)] == [("train", 1), ("validate", 1), ("train", 2), ("validate", 2)]
     for (*what, one), (*again, other) in zip(*told, strict=True):
         assert what == again and other == pytest.approx(one, rel=1e-3)
+
+
+class Phases:
+    """Keeps the phases that a worker's loop has begun."""
+
+    def __init__(self):
+        self.begun = []
+
+    def emit(self, kind, phase="", *more, **said):
+        if kind == "started":
+            self.begun.append(phase)
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    ("runs", "trainer"),
+    [
+        pytest.param("gluon_runs", "gluon_trainer.GluonTrainer", marks=pytest.mark.gluon),
+        pytest.param("torch_runs", "torch_trainer.TorchTrainer", marks=pytest.mark.torch),
+    ],
+)
+def test_resident_images_go_to_the_devices_while_the_run_loads(tmp_path, files, runs, trainer, validate, monkeypatch):
+    if runs == "torch_runs":
+        pytest.importorskip("torch")
+    told, asked = Phases(), []
+
+    def full(self, held):
+        asked.append(len(held.pixels))
+        if len(asked) == (2 if validate else 1):
+            raise DataError("no room")
+
+    monkeypatch.setattr(f"energybench_plugins.engines.{trainer}.keep", full)
+    experiment = importlib.import_module(runs).experiment(
+        dataset={"name": "fashion_mnist", "path": str(files), "resident": True},
+        measure={"validate": validate},
+        batch=10,
+    )
+    with pytest.raises(DataError, match="no room"):
+        Loop(Assignment(experiment, (cpu_device(),), 0, 1, str(tmp_path)), told).run()
+    assert told.begun == ["load"] and asked == ([TRAIN, VALIDATION] if validate else [TRAIN])
+
+
+@pytest.mark.parametrize(
+    ("runs", "contexts", "copies"),
+    [
+        pytest.param("gluon_runs", 2, 2, marks=pytest.mark.gluon),
+        pytest.param("torch_runs", 1, 0, marks=pytest.mark.torch),
+    ],
+)
+def test_a_data_set_is_told_of_the_copies_on_its_machine(tmp_path, files, runs, contexts, copies, monkeypatch):
+    if runs == "torch_runs":
+        pytest.importorskip("torch")
+    told, adapt = [], ImageDataset.adapt
+    monkeypatch.setattr(ImageDataset, "adapt", lambda self, consumer: told.append(consumer) or adapt(self, consumer))
+    experiment = importlib.import_module(runs).experiment(
+        dataset={"name": "fashion_mnist", "path": str(files), "resident": True}, batch=10
+    )
+    Loop(Assignment(experiment, (cpu_device(),) * contexts, 0, 1, str(tmp_path), local_world=3), Phases())._load()
+    assert [(consumer.local_world, consumer.host_copies) for consumer in told] == [(3, copies)]
 
 
 def test_images_stay_with_their_labels(files):

@@ -14,7 +14,7 @@ from views import Silent
 
 from energybench.cli import main
 from energybench.config import resolve
-from energybench.dataset import Adapting, Batch, Consumer, Dataset, Reporting
+from energybench.dataset import Adapting, Batch, Consumer, Dataset, Holding, Reporting
 from energybench.errors import ConfigError, DataError
 from energybench.images import EncodedBatch, HeldBatch, PixelBatch
 from energybench.prepared import Preparable, Prepared
@@ -263,7 +263,8 @@ def test_held_images_are_decoded_once_and_views_are_cut_from_them(damaged: Path)
     assert len(dataset.unreadable()) == 3
     train, validation = passes(dataset, batch=7), passes(dataset, "validation", batch=5)
     assert [len(batch.labels) for batch in train] == [7, 7, 7] and labels(validation) == [0, 0, 1, 1, 2]
-    assert len({batch.held for batch in train if isinstance(batch, HeldBatch)}) == 1
+    assert isinstance(dataset, Holding)
+    assert {batch.held for batch in train if isinstance(batch, HeldBatch)} == {dataset.held("train")}
     for batch in [*train, *validation]:
         means = (batch.images * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]).mean((2, 3)) * 255
         assert batch.images.shape[1:] == SHAPE

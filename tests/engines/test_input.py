@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 import time
 
@@ -246,10 +247,180 @@ def test_images_that_cannot_be_kept_are_refused_in_one_line(monkeypatch, memory)
         with pytest.raises(DataError, match="the engine keeps no images"):
             dataset.adapt(Consumer())
     else:
-        free = psutil.virtual_memory()._replace(available=9 * 10**8)
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-        with pytest.raises(DataError, match=r"take 1\.0 GB and 0\.9 GB of memory are free; use fewer \(dataset\.train"):
+        free_memory(monkeypatch, 9 * 10**8)
+        with pytest.raises(DataError, match=r"take 1\.0 GB, .* and 0\.9 GB of memory are free; use fewer images, or"):
             dataset.adapt(Consumer(kinds=(HeldBatch,)))
+
+
+def free_memory(monkeypatch, free_bytes):
+    memory = psutil.virtual_memory()._replace(available=free_bytes)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+
+@pytest.mark.parametrize(("sharing", "copies"), [({"local_world": 2}, 2), ({"host_copies": 2}, 3), ({"world": 2}, 1)])
+def test_every_copy_on_the_machine_is_counted(monkeypatch, sharing, copies):
+    from energybench.dataset import Consumer
+    from energybench.errors import DataError
+    from energybench.images import HeldBatch, ImageDataset, Normalisation
+
+    splits = {"train": (np.zeros((1000, 1, 8, 8), np.uint8), np.zeros(1000, np.int64))}
+    for short in (1, 0):
+        free_memory(monkeypatch, copies * 1000 * 40 * 40 - short)
+        dataset = ImageDataset("grey", splits, (3, 40, 40), Normalisation((0.3,), (0.2,)), 0, resident=True)
+        consumer = Consumer(kinds=(HeldBatch,), **sharing)
+        if short:
+            with pytest.raises(DataError, match="all copies on this machine counted"):
+                dataset.adapt(consumer)
+        else:
+            dataset.adapt(consumer)
+
+
+@pytest.mark.parametrize("size", [8, 12])
+def test_images_that_lie_there_already_cost_no_memory(tmp_path, monkeypatch, size):
+    """As they came, or resized in a file that is mapped; what CPUs copy of them costs as much as ever."""
+    from energybench.dataset import Consumer
+    from energybench.errors import DataError
+    from energybench.image_cache import ResizedImages
+    from energybench.images import HeldBatch, ImageDataset, Normalisation
+
+    splits = {"train": (np.zeros((100, 1, 8, 8), np.uint8), np.zeros(100, np.int64))}
+    cache, normalisation = ResizedImages(tmp_path, "grey", 10**9), Normalisation((0.3,), (0.2,))
+    dataset = ImageDataset("grey", splits, (3, size, size), normalisation, 0, cache, resident=True)
+    free_memory(monkeypatch, 0)
+    with pytest.raises(DataError, match="of memory are free"):
+        dataset.adapt(Consumer(kinds=(HeldBatch,), host_copies=1))
+    dataset.adapt(Consumer(kinds=(HeldBatch,)))
+    assert dataset.held("train").pixels.shape == (100, 1, size, size) and dataset.held("validation") is None
+
+
+def reversed_images():
+    random = np.random.default_rng(0)
+    last = random.integers(0, 256, (5, 6, 7, 3), np.uint8)
+    bgr = last[..., ::-1].transpose(0, 3, 1, 2)
+    return [bgr, np.ascontiguousarray(bgr)[::-1], np.ascontiguousarray(bgr)[:, :, ::-1], bgr[:1][::-1]]
+
+
+@pytest.mark.parametrize("pixels", reversed_images())
+def test_images_may_run_backwards(pixels):
+    """As those do whose channels [..., ::-1] has brought from BGR to RGB: of each engine, kept and not."""
+    from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, View
+
+    count, normalisation = len(pixels), Normalisation((0.4,) * 3, (0.2,) * 3)
+    chosen, labels = np.arange(count)[::-1], np.arange(10, 10 + count)[::-1]
+    whole = View(np.tile([0, 0, 6, 7], (count, 1)), np.zeros(count, bool), (6, 7))
+    for batch in (
+        HeldBatch(Held(pixels), chosen, None, labels, normalisation),
+        HeldBatch(Held(pixels), chosen, whole, labels, normalisation),
+        PixelBatch(pixels, labels, normalisation),
+    ):
+        for images in seen(batch):
+            np.testing.assert_allclose(images, batch.images, atol=1e-3)
+
+
+def small_trainer(engine, contexts=1):
+    """Of a network that takes three channels."""
+    from gluon_runs import experiment
+
+    from energybench.architecture import Architecture, Dense
+    from energybench.config import make
+    from energybench.devices import cpu_device
+    from energybench.run.engine import Task
+
+    chosen = experiment(engine={"name": engine}, batch=4)
+    task = Task(chosen, Architecture("small", (3, 6, 5), 10, (Dense(10),)), (cpu_device(),) * contexts)
+    return make(Registry(), "engine", chosen.engine).trainer(task)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["floats", "pixels", "held"])
+def test_one_channel_is_repeated_only_where_the_batch_says_so(engine, kind):
+    from gluon_runs import step
+
+    from energybench.dataset import Batch
+    from energybench.errors import DataError
+    from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
+
+    trainer, labels, normalisation = small_trainer(engine), np.zeros(4, np.int64), Normalisation((0.3,), (0.2,))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 6, 5), np.uint8)
+
+    def batch(channels):
+        if kind == "held":
+            return HeldBatch(Held(pixels), np.arange(4), None, labels, normalisation, channels=channels)
+        pixel_batch = PixelBatch(pixels, labels, normalisation, channels=channels)
+        return Batch(pixel_batch.images, labels) if kind == "floats" else pixel_batch
+
+    step(trainer, [batch(3)])
+    assert np.isfinite(trainer.take_loss())
+    with pytest.raises(DataError, match=r"have 1 and the network takes 3 channels; .*channels=3"):
+        step(trainer, [batch(None)])
+    assert trainer.evaluate(trainer.feed([batch(3)])).images == 4
+    with pytest.raises(DataError, match="have 1 and the network takes 3"):
+        trainer.evaluate(trainer.feed([batch(None)]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_device_too_small_for_the_images_is_not_blamed_on_the_batch(engine, monkeypatch):
+    """Whatever the framework says of its memory, at once and with the first batch."""
+    from energybench.errors import DataError
+    from energybench.images import Held, HeldBatch, Normalisation
+    from energybench.run.worker import failure_kind
+
+    def full(*given, **options):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    trainer, held = small_trainer(engine), Held(np.zeros((400, 3, 60, 50), np.uint8))
+    monkeypatch.setattr(f"energybench_plugins.engines.{PLACES[engine]}", full)
+    batch = HeldBatch(held, np.arange(4), None, np.zeros(4, np.int64), Normalisation((0.3,), (0.2,)))
+    for bring in (lambda: trainer.keep(held), lambda: next(trainer.feed([batch]))):
+        with pytest.raises(DataError, match=TOO_SMALL) as caught:
+            bring()
+        assert failure_kind(caught.value) == "error"
+    monkeypatch.undo()
+    trainer.keep(held)
+
+
+PLACES = {"gluon": "gluon_trainer._to", "torch": "torch_feed._tensor"}
+TOO_SMALL = (
+    r"dataset\.resident=true: the images take 0\.00 GB and the device has [\d.,]+ GB free; "
+    r"use dataset\.resident=false or fewer images"
+)
+
+
+@pytest.mark.gluon
+def test_images_that_mxnet_cannot_address_are_refused_at_once(monkeypatch):
+    from energybench.errors import DataError
+    from energybench.images import Held
+
+    monkeypatch.setattr("energybench_plugins.engines.gluon_trainer.LARGEST", 90)
+    with pytest.raises(DataError, match=r"fewer than 2\^31 elements; use engine=torch"):
+        small_trainer("gluon").keep(Held(np.zeros((1, 3, 6, 5), np.uint8)))
+
+
+@pytest.mark.torch
+def test_batches_that_stay_are_counted_as_they_lie_there(monkeypatch):
+    """Bytes become floats, which take four times as much."""
+    torch = pytest.importorskip("torch")
+
+    from energybench.images import Normalisation, PixelBatch
+    from energybench_plugins.engines import torch_feed
+
+    pixels, normalisation = np.zeros((4, 1, 5, 5), np.uint8), Normalisation((0.3,), (0.2,))
+    batches = [PixelBatch(pixels, np.zeros(4, np.int64), normalisation, key, channels=3) for key in "abc"]
+    for dtype, item_bytes in ((torch.float32, 4), (torch.bfloat16, 2)):
+        feed = torch_feed.Feed(torch_feed.Layout(torch.device("cpu"), dtype, torch.contiguous_format))
+        monkeypatch.setattr(torch_feed, "RESIDENT_BYTES", 2 * 100 * item_bytes + 99)
+        assert [staged.key is not None for staged in feed(batches)] == [True, True, False]
+
+
+@pytest.mark.parametrize("missing", [["mxnet"], ["mxnet", "torch"]])
+def test_engines_that_are_not_installed_are_left_out(monkeypatch, missing):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    if importlib.util.find_spec("torch"):
+        assert fed_by.engines() == [fed_by.torch]
+    else:
+        with pytest.raises(pytest.skip.Exception):
+            fed_by.engines()
 
 
 def seen(batch):

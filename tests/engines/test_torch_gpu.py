@@ -29,13 +29,14 @@ from energybench.run.preflight import Machine
 from energybench.run.preflight import prepare as plan
 from energybench_plugins.datasets.imagenet import Imagenet, ImagenetOptions
 from energybench_plugins.engines.torch_decode import Decoding, decoder
-from energybench_plugins.engines.torch_feed import Feed, Layout
+from energybench_plugins.engines.torch_feed import SLOTS, Feed, Layout
 from energybench_plugins.engines.torch_wait import Waits
 
 pytestmark = pytest.mark.gpu
 
 CNN2D = {"model": {"name": "cnn2d"}, "dataset": {"name": "synthetic", "classes": 155, "images": 64}, "batch": 16}
 SHAPE = {"size": 16, "shape": (50, 60, 60), "classes": 155}
+NORMALISATION = Normalisation((0.4,), (0.2,))
 
 
 def on_gpu(graph=True, compile="none", half=False, **sections):
@@ -209,19 +210,27 @@ class TestWaitingForData:
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_that_the_device_keeps_are_taken_there(last, channels):
+@pytest.mark.parametrize("late", ["steps", "copies"])
+def test_images_that_the_device_keeps_are_taken_there(last, channels, late):
+    """While it is behind, in its steps or in its copies: memory in which numbers come is used again and again."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (50, 6, 5, channels) if last else (50, channels, 6, 5), np.uint8)
     held = Held(pixels.transpose(0, 3, 1, 2) if last else pixels)
     batches = [
-        HeldBatch(held, random.permutation(50)[:8], None, np.arange(8), Normalisation((0.4,), (0.2,)), channels=3)
-        for _ in range(7)
+        HeldBatch(held, random.permutation(50)[:8], None, 8 * number + np.arange(8), NORMALISATION, channels=3)
+        for number in range(4 * SLOTS)
     ]
     layout = Layout(torch.device("cuda", 0), torch.float32, torch.channels_last)
-    buffers = layout.buffers(8, (3, 6, 5))
-    for staged, batch in zip(Feed(layout)(batches), batches, strict=True):
+    taken, feed = [layout.buffers(8, (3, 6, 5)) for _ in batches], Feed(layout)
+    feed.keep(held)
+    for staged, buffers in zip(feed(batches), taken, strict=True):
+        with torch.cuda.stream(torch.cuda.current_stream() if late == "steps" else staged.slot._stream):
+            torch.cuda._sleep(20_000_000)  # about 10 ms
         buffers.take(staged)
+    torch.cuda.synchronize()
+    for buffers, batch in zip(taken, batches, strict=True):
         np.testing.assert_allclose(buffers.images.cpu().numpy(), batch.images, atol=1e-5)
+        assert buffers.labels.tolist() == batch.labels.tolist()
 
 
 def test_files_are_decoded_on_the_device_as_on_the_host(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from energybench.dataset import Adapting, Batch, Consumer, DatasetInfo, Split
+from energybench.dataset import Adapting, Batch, Consumer, DatasetInfo, Holding, Split
 from energybench.errors import ConfigError, DataError
 from energybench.images import HeldBatch
 from energybench.prepared import Prepared
@@ -119,6 +119,7 @@ def test_samples_that_devices_keep_make_the_same_batches(made: Walkers, mirror: 
             np.testing.assert_array_equal(images, wanted)
             np.testing.assert_array_equal(labels, expected)
     [held] = {batch.held for batch in kept.batches("train", 5, 1) if isinstance(batch, HeldBatch)}
+    assert isinstance(kept, Holding) and kept.held("train") is held
     assert len(held.pixels) == 16 * (2 if mirror else 1)
     assert kept.sequences("validation")[0].tolist() == sent.sequences("validation")[0].tolist()
 

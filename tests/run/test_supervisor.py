@@ -16,6 +16,7 @@ from standin_runs import left, planned
 from views import Silent
 
 from energybench.errors import MeterError
+from energybench.run import workers
 from energybench.run.execute import Place, execute
 from energybench.run.result import Result
 from energybench.run.supervisor import death
@@ -213,6 +214,12 @@ class TestTwoRanks:
         assert ends[1] > ends[0]
         assert (trained.start_ns, trained.end_ns) == (min(starts.values()), max(ends.values()))
         assert result.metrics["energy_j"] == pytest.approx(200.0 * trained.time_s, rel=0.01)
+
+    def test_each_knows_how_many_share_the_machine(self, run, monkeypatch):
+        told, start = [], workers.start
+        monkeypatch.setattr(workers, "start", lambda given, *more: told.append(given) or start(given, *more))
+        assert run(gpu={"count": 2}, processes=True, epochs=1).status == "finished"
+        assert [(given.rank, given.local_world) for given in told] == [(0, 2), (1, 2)]
 
     @pytest.mark.parametrize("rank", [0, 1])
     def test_one_that_dies_ends_the_other(self, run, tmp_path, rank):

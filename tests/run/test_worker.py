@@ -75,7 +75,7 @@ def test_several_ranks_end_near_the_seconds_they_were_given():
 
 
 def test_an_assignment_survives_its_line():
-    sent = Assignment(experiment(), (cpu_device(),), 1, 2, "/tmp/run")
+    sent = Assignment(experiment(), (cpu_device(),), 1, 2, "/tmp/run", local_world=2)
     assert Assignment.from_line(sent.to_line()) == sent
 
 

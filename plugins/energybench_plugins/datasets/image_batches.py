@@ -49,7 +49,7 @@ class Decoding:
 
 
 class EncodedImages:
-    """See `energybench.dataset.Dataset`, `Adapting` and `Reporting`.
+    """See `energybench.dataset.Dataset`, `Adapting`, `Holding` and `Reporting`.
 
     In training an image that cannot be read gives its place to the next of the batch that can, so that batches keep
     their size; in validation it is left out.
@@ -108,6 +108,10 @@ class EncodedImages:
         """See Reporting."""
         with self._lock:
             return dict(self._bad)
+
+    def held(self, split: Split) -> Held | None:
+        """See Holding."""
+        return self._held[split][0] if split in self._held else None
 
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See Dataset."""

@@ -17,8 +17,9 @@ from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
-from energybench.images import Held, HeldBatch, Normalisation, PixelBatch
+from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, require_input_channels
 from energybench.run.engine import Evaluation, Task
+from energybench.run.memory import keeping
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.gluon_blocks import build, mx, named_parameters
 from energybench_plugins.engines.gluon_check import require_classifier
@@ -27,7 +28,7 @@ from energybench_plugins.engines.gluon_optimizer import optimizer_state, reset_o
 from energybench_plugins.engines.gluon_options import ENGINE, GluonOptions
 from energybench_plugins.engines.gluon_wait import Waits
 from energybench_plugins.engines.mxnet_build import installed_build
-from energybench_plugins.engines.process_memory import resident_bytes
+from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
 
 amp = importlib.import_module("mxnet.contrib.amp")  # which MXNet does not import by itself
 
@@ -86,7 +87,7 @@ class SequenceSums:
 
 
 class GluonTrainer:
-    """See `energybench.run.engine.Trainer`, `Waiting` and `Taking`."""
+    """See `energybench.run.engine.Trainer`, `Waiting`, `Taking` and `Keeping`."""
 
     def __init__(self, task: Task, options: GluonOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -197,13 +198,8 @@ class GluonTrainer:
         return images.astype("float16") if self._half else images
 
     def _cut(self, context: Any, batch: HeldBatch, rows: slice) -> Any:
-        """Floats (n, C, H, W) from 0 to 255 out of the images that were brought to the device with the first batch."""
-        pixels, axes = _as_they_lie(batch.held.pixels)
-        held = self._held.get((batch.held, context))
-        if held is None:
-            if pixels.size >= LARGEST:
-                raise DataError("dataset.resident=true: MXNet's arrays have fewer than 2^31 elements; use engine=torch")
-            held = self._held[batch.held, context] = _to(context, pixels)
+        """Floats (n, C, H, W) from 0 to 255 out of the images that the device keeps."""
+        held, axes = self._kept(context, batch.held), _as_they_lie(batch.held.pixels)[1]
         chosen = mx.nd.array(batch.chosen[rows], ctx=context, dtype="int32")
         images = _in_order(mx.nd.take(held, chosen).astype("float32"), axes)
         if batch.view is None:
@@ -211,6 +207,16 @@ class GluonTrainer:
         affine = batch.view.affine(*batch.held.pixels.shape[2:])[rows].reshape(-1, 6)
         grid = mx.nd.GridGenerator(_to(context, affine), transform_type="affine", target_shape=batch.view.size)
         return mx.nd.BilinearSampler(images, grid)
+
+    def _kept(self, context: Any, held: Held) -> Any:
+        """Images as they lie, on a device, where they go the first time; raises DataError where they cannot."""
+        if (held, context) not in self._held:
+            pixels, _ = _as_they_lie(held.pixels)
+            if pixels.size >= LARGEST:
+                raise DataError("dataset.resident=true: MXNet's arrays have fewer than 2^31 elements; use engine=torch")
+            with keeping(pixels.nbytes, lambda: _free_bytes(context)):
+                self._held[held, context] = _to(context, pixels)
+        return self._held[held, context]
 
     def _affine(self, context: Any, normalisation: Normalisation) -> tuple[Any, Any]:
         """Scale and shift on a device."""
@@ -223,6 +229,15 @@ class GluonTrainer:
     def kinds(self) -> tuple[type[Batch], ...]:
         """See Taking."""
         return (HeldBatch,)
+
+    def host_copies(self) -> int:
+        """See Keeping."""
+        return sum(context.device_type == "cpu" for context in self._contexts)
+
+    def keep(self, held: Held) -> None:
+        """See Keeping."""
+        for context in self._contexts:
+            self._kept(context, held)
 
     def input_wait_s(self) -> float:
         """See Waiting."""
@@ -266,6 +281,7 @@ class GluonTrainer:
         return self._loss(logits, labels) * share + self._loss(logits, labels.flip(axis=0)) * (1 - share)
 
     def _logits(self, images: Any) -> Any:
+        require_input_channels(images.shape[1], self._task.architecture.input_shape[0])
         logits = self.net(images)
         return logits.astype("float32") if self._half else logits
 
@@ -408,6 +424,10 @@ def _edges(count: int, parts: int) -> Iterator[tuple[int, int]]:
 def _to(context: Any, array: Any) -> Any:
     """The array on a device. On the CPU too it is copied: MXNet aligns its memory, and works slower on what is not."""
     return mx.nd.array(array, ctx=context, dtype=array.dtype)
+
+
+def _free_bytes(context: Any) -> int:
+    return available_bytes() if context.device_type == "cpu" else mx.context.gpu_memory_info(context.device_id)[0]
 
 
 def _floats(context: Any, pixels: NDArray[np.uint8]) -> Any:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from energybench.architecture import Shape
 from energybench.dataset import Batch, Consumer
-from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch
+from energybench.images import EncodedBatch, Held, HeldBatch, Normalisation, PixelBatch, require_input_channels
+from energybench.run.memory import keeping
+from energybench_plugins.engines.process_memory import available_bytes
 from energybench_plugins.engines.torch_decode import Arrival, Decoding
 
 SLOTS = 3
@@ -59,12 +61,13 @@ class Staged:
     """A batch on the device, or on its way there.
 
     Attributes:
-        images: (N, C, H, W), or (N, 1, H, W) of which `take` repeats the one channel; or (N,) int64, places in `held`.
+        images: (N, C, H, W); or (N,) int64, places in `held`.
         labels: (N,) int64.
         key: as the batch's; None for one that does not come again.
         slot: that holds it or makes it, None where it stays.
         affine: of images that are bytes: scale and shift, each (C, 1, 1) float32, that make them floats; else None.
         held: images (M, C, H, W) that the device keeps and out of which these are taken; else None.
+        channels: as many as the one of the images becomes; None: they have what is wanted.
     """
 
     images: Any
@@ -73,21 +76,23 @@ class Staged:
     slot: Slot | Arrival | None = None
     affine: tuple[Any, Any] | None = None
     held: Any | None = None
+    channels: int | None = None
 
     def floats(self) -> Any:
-        """The images, normalised."""
+        """The images, normalised, their one channel shown as all."""
         images = self.images if self.held is None else _taken(self.held, self.images)
-        if self.affine is None:
-            return images
-        scale, shift = self.affine
-        return torch.addcmul(shift, images.float(), scale)
+        if self.affine is not None:
+            scale, shift = self.affine
+            images = torch.addcmul(shift, images.float(), scale)
+        return images if self.channels is None else images.expand(-1, self.channels, -1, -1)
 
     def take(self, other: Staged) -> None:
-        """Copies the first of these images and labels from `other`, once it has arrived; one channel becomes all."""
+        """Copies the first of these images and labels from `other`, once it has arrived."""
         if other.slot is not None:
             other.slot.arrived()
-        count = len(other.labels)
-        self.images[:count].copy_(other.floats())
+        images, count = other.floats(), len(other.labels)
+        require_input_channels(images.shape[1], self.images.shape[1])
+        self.images[:count].copy_(images)
         self.labels[:count].copy_(other.labels)
         if other.slot is not None:
             other.slot.taken()
@@ -173,12 +178,12 @@ class Feed:
             size = len(batch.labels) if batch.whole is None else batch.whole
             share = Consumer(self.rank, self.world).share(size) if batch.whole is None else slice(None)
             known = self._resident.get((batch.key, size)) if batch.key is not None else None
-            if known is not None:
-                yield known
-            elif isinstance(batch, PixelBatch):
-                yield self._stage(batch.pixels[share], batch.labels[share], batch.key, size, self._affine(batch))
+            if isinstance(batch, PixelBatch):
+                affine = self._affine(batch)
+                staged = known or self._stage(batch.pixels[share], batch.labels[share], batch.key, size, affine)
+                yield replace(staged, channels=batch.channels)
             else:
-                yield self._stage(batch.images[share], batch.labels[share], batch.key, size)
+                yield known or self._stage(batch.images[share], batch.labels[share], batch.key, size)
 
     def _decoded(self, batch: EncodedBatch) -> Staged | PixelBatch:
         """On the device where that can be, else by the data set."""
@@ -189,20 +194,29 @@ class Feed:
         labels = _tensor(batch.labels).to(self.layout.device)
         return Staged(images, labels, slot=arrival, affine=self._affine(batch))
 
+    def keep(self, held: Held) -> Any:
+        """The images (N, C, H, W) on the device, where they go the first time; raises DataError for want of room."""
+        if held not in self._held:
+            with keeping(held.pixels.nbytes, self._free_bytes):
+                self._held[held] = _tensor(held.pixels, read=True).to(self.layout.device)
+        return self._held[held]
+
+    def _free_bytes(self) -> int:
+        device = self.layout.device
+        return available_bytes() if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[0])
+
     def _cut(self, batch: HeldBatch) -> Staged:
-        """Out of the images that were brought to the device with the first batch."""
-        device, affine = self.layout.device, self._affine(batch)
-        if batch.held not in self._held:
-            self._held[batch.held] = _tensor(batch.held.pixels, read=True).to(device)
-        held = self._held[batch.held]
+        """Out of the images that the device keeps."""
+        device, affine, held = self.layout.device, self._affine(batch), self.keep(batch.held)
         if batch.view is None:
-            return replace(self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine), held=held)
-        chosen, rows = torch.from_numpy(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
+            staged = self._stage(batch.chosen, batch.labels, None, len(batch.labels), affine)
+            return replace(staged, held=held, channels=batch.channels)
+        chosen, rows = _tensor(batch.chosen), torch.from_numpy(batch.view.affine(*held.shape[2:]))
         images = _taken(held, chosen.to(device)).float()
         size = [*images.shape[:2], *batch.view.size]
         grid = torch.nn.functional.affine_grid(rows.to(device), size, align_corners=True)
         views = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
-        return Staged(views, _tensor(batch.labels).to(device), affine=affine)
+        return Staged(views, _tensor(batch.labels).to(device), affine=affine, channels=batch.channels)
 
     def _affine(self, batch: PixelBatch | EncodedBatch | HeldBatch) -> tuple[Any, Any]:
         """Scale and shift on the device."""
@@ -220,7 +234,8 @@ class Feed:
         size: int,
         affine: tuple[Any, Any] | None = None,
     ) -> Staged:
-        if key is not None and self._bytes + images.nbytes <= RESIDENT_BYTES:
+        kept_bytes = images.size * self.layout.dtype.itemsize
+        if key is not None and self._bytes + kept_bytes <= RESIDENT_BYTES:
             return self._keep(images, labels, (key, size), affine)
         if self.layout.device.type == "cpu":
             return Staged(_tensor(images), _tensor(labels), affine=affine)
@@ -233,7 +248,7 @@ class Feed:
         there.copy_(Staged(_tensor(images).to(self.layout.device), None, affine=affine).floats())
         staged = Staged(there, _tensor(labels).to(self.layout.device), key)
         self._resident[key] = staged
-        self._bytes += images.nbytes
+        self._bytes += there.nbytes
         return staged
 
     def _slot(self) -> Slot:
@@ -258,21 +273,26 @@ def _memory_format(images: NDArray[Any]) -> Any:
 
 def _fill(pinned: Any, array: NDArray[np.generic]) -> None:
     """Copies by several threads where torch takes the array: it warns of one that is read-only."""
-    if array.flags.writeable:
+    if array.flags.writeable and not _backwards(array):
         pinned.copy_(torch.from_numpy(array))
     else:
         np.copyto(pinned.numpy(), array)
 
 
 def _tensor(array: NDArray[np.generic], *, read: bool = False) -> Any:
-    """The same memory as a tensor; of an array that is read-only a copy, unless the tensor is only `read`."""
+    """The same memory as a tensor; a copy of an array that runs backwards, or is read-only and not only `read`."""
+    if _backwards(array) or not (read or array.flags.writeable):
+        return torch.from_numpy(array.copy("K"))
     if array.flags.writeable:
         return torch.from_numpy(array)
-    if not read:
-        return torch.from_numpy(array.copy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it cannot be written
         return torch.from_numpy(array)
+
+
+def _backwards(array: NDArray[np.generic]) -> bool:
+    """Whether an axis is reversed, as channels are by [..., ::-1]: torch has no such tensors."""
+    return any(stride < 0 for stride in array.strides)
 
 
 def _taken(held: Any, chosen: Any) -> Any:

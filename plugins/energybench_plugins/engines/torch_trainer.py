@@ -15,7 +15,7 @@ from energybench.architecture import Architecture, ZooNetwork
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import ConfigError, DataError, PluginError
-from energybench.images import EncodedBatch, HeldBatch
+from energybench.images import EncodedBatch, Held, HeldBatch
 from energybench.run.engine import Evaluation, Task
 from energybench.schedule import initial_lr
 from energybench_plugins.engines.process_memory import available_bytes, resident_bytes
@@ -48,7 +48,7 @@ Preparation = Callable[[Iterable[Batch], Iterable[Batch]], None]
 
 
 class TorchTrainer:
-    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting` and `Taking`."""
+    """See `energybench.run.engine.Trainer`, `Preparing`, `Waiting`, `Taking` and `Keeping`."""
 
     def __init__(self, task: Task, options: TorchOptions) -> None:
         self._before_bytes = resident_bytes("VmRSS")
@@ -144,6 +144,14 @@ class TorchTrainer:
     def kinds(self) -> tuple[type[Batch], ...]:
         """See Taking."""
         return (HeldBatch,) if self._feed.decoding is None else (HeldBatch, EncodedBatch)
+
+    def host_copies(self) -> int:
+        """See Keeping. On the CPU it works in the memory of the data set."""
+        return 0
+
+    def keep(self, held: Held) -> None:
+        """See Keeping."""
+        self._feed.keep(held)
 
     def input_wait_s(self) -> float:
         """See Waiting."""

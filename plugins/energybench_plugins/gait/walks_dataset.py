@@ -92,6 +92,10 @@ class WalksDataset:
         mirrored = samples >= len(cuts)
         return Held(WalkBatch(cuts, samples % max(len(cuts), 1), mirrored, self._threads, None, None).pixels)
 
+    def held(self, split: Split) -> Held | None:
+        """See `energybench.dataset.Holding`."""
+        return self._held.get(split)
+
     def batches(self, split: Split, batch: int, epoch: int) -> Iterator[Batch]:
         """See `energybench.dataset.Dataset.batches`.
 
