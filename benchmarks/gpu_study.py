@@ -43,7 +43,7 @@ from energybench_plugins.datasets.download import user_cache
 
 HERE = Path(__file__).parent
 IMAGES, GAIT = ("caffenet", "resnetim"), ("resnet", "cnn2d")
-WALKERS = (1024, 1536)
+WALKERS = (1792, 768)
 """Samples of the default set: training, validation."""
 
 PLAN = "plan.json"

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Walkers:
 
 def test_what_is_said_before_they_are_made_is_so_afterwards(made: Walkers, tmp_path: Path) -> None:
     unmade = Walkers(dataclasses.replace(OPTIONS, prepared=str(tmp_path / "none")))
-    expected = DatasetInfo(2, True, 2 * 4 * SAMPLES, 2 * 6 * SAMPLES, generated=True)
+    expected = DatasetInfo(2, True, 2 * 7 * SAMPLES, 2 * 3 * SAMPLES, generated=True)
     assert unmade.info() == expected
     assert made.info() == expected
     assert "to be made on first use" in str(unmade.check())
@@ -52,10 +52,10 @@ def test_they_are_made_once(made: Walkers, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_same_options_give_the_same_bytes_and_others_do_not(made: Walkers) -> None:
-    walk = MadeUpWalk(OPTIONS, 1, 4, "w002-n05", 14)
+    walk = MadeUpWalk(OPTIONS, 1, 7, "w002-n06", 17)
     again = see(walk.frames(), OPTIONS.flow, "background")
     split = Prepared(made.preparation().folder).open("validation")
-    chosen = np.flatnonzero(split.numbers("walk") == 14)
+    chosen = np.flatnonzero(split.numbers("walk") == 17)
     kept = np.stack([split[int(index)] for index in chosen])
     np.testing.assert_array_equal(kept.reshape(again.maps.shape), again.maps)
     assert split.numbers("column")[chosen].tolist() == again.columns.tolist()
@@ -67,21 +67,21 @@ def test_the_same_options_give_the_same_bytes_and_others_do_not(made: Walkers) -
 def test_samples_are_shuffled_by_seed_and_epoch_and_validated_in_order(made: Walkers) -> None:
     data = made.open(SHAPE, 0)
     validation = list(data.batches("validation", 5, 1))
-    assert [len(batch.labels) for batch in validation] == [5, 5, 5, 5, 4]
+    assert [len(batch.labels) for batch in validation] == [5, 5, 2]
     labels = np.concatenate([batch.labels for batch in validation])
-    assert labels.tolist() == [0] * 12 + [1] * 12
+    assert labels.tolist() == [0] * 6 + [1] * 6
     walks, labels_of = data.sequences("validation")
-    assert walks.tolist() == np.repeat(np.arange(12), SAMPLES).tolist()
-    assert labels_of.tolist() == [0] * 6 + [1] * 6
+    assert walks.tolist() == np.repeat(np.arange(6), SAMPLES).tolist()
+    assert labels_of.tolist() == [0] * 3 + [1] * 3
     images = np.concatenate([batch.images for batch in validation])
-    assert images.shape == (24, *SHAPE) and images.dtype == np.float32
+    assert images.shape == (12, *SHAPE) and images.dtype == np.float32
     assert 0.3 < images.std() < 3
 
     def order(seed: int, epoch: int) -> list[float]:
         batches = made.open(SHAPE, seed).batches("train", 6, epoch)
         return [float(value) for batch in batches for value in batch.images.std(axis=(1, 2, 3))]
 
-    assert len(order(0, 1)) == 12  # of 16; what is left over is dropped
+    assert len(order(0, 1)) == 24  # of 28; what is left over is dropped
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(0, 2) and order(0, 1) != order(1, 1)
 
@@ -97,7 +97,7 @@ def test_a_mirror_turns_some_training_samples_and_no_validation_samples(made: Wa
                 turned += 1
                 np.testing.assert_allclose(maybe[::2], -x, atol=1e-5)
                 np.testing.assert_allclose(maybe[1::2], y, atol=1e-5)
-    assert 3 <= turned <= 13
+    assert 6 <= turned <= 22
     for one, other in zip(plain.batches("validation", 8, 1), mirrored.batches("validation", 8, 1), strict=True):
         np.testing.assert_array_equal(one.images, other.images)
 
@@ -120,7 +120,7 @@ def test_samples_that_devices_keep_make_the_same_batches(made: Walkers, mirror: 
             np.testing.assert_array_equal(labels, expected)
     [held] = {batch.held for batch in kept.batches("train", 5, 1) if isinstance(batch, HeldBatch)}
     assert isinstance(kept, Holding) and kept.held("train") is held
-    assert len(held.pixels) == 16 * (2 if mirror else 1)
+    assert len(held.pixels) == 28 * (2 if mirror else 1)
     assert kept.sequences("validation")[0].tolist() == sent.sequences("validation")[0].tolist()
 
 
@@ -143,7 +143,7 @@ def test_samples_that_cannot_be_kept_are_refused_in_one_line(made: Walkers, monk
     data = Walkers(dataclasses.replace(made._options, mirror=True, resident=True)).open(SHAPE, 0)
     with pytest.raises(DataError, match="the engine keeps no images"):
         data.adapt(Consumer())
-    free = psutil.virtual_memory()._replace(available=(2 * 16 + 24) * 180_000 - 1)
+    free = psutil.virtual_memory()._replace(available=(2 * 28 + 12) * 180_000 - 1)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(DataError, match=r"dataset\.resident=true: .* GB of memory are free; use fewer walks"):
         data.adapt(Consumer(kinds=(HeldBatch,)))

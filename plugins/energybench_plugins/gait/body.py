@@ -57,22 +57,23 @@ MEANS = {
     **{"upper_arm": 0.186, "forearm": 0.19, "thigh_girth": 0.088, "shank_girth": 0.06},
     **{"trunk_girth": 0.13, "arm_girth": 0.045},
     **{"cadence": 1.85, "hip_swing": 20.0, "hip_mean": 9.0, "hip_second": 2.5, "knee_stance": 12.0, "knee_swing": 55.0},
-    **{"knee_time": 0.72, "ankle": 1.0, "arm_swing": 20.0, "arm_mean": -4.0, "elbow_mean": 18.0, "elbow_swing": 12.0},
+    **{"knee_time": 0.72, "ankle": 1.0, "arm_swing": 20.0, "arm_mean": -4.0, "elbow_mean": 32.0, "elbow_swing": 14.0},
     **{"lean": 4.0, "nod": 6.0, "sway": 0.03, "limp": 0.0},
 }
 
 BETWEEN = {
-    **{"thigh": 0.016, "shank": 0.016, "foot": 0.012, "trunk": 0.018, "head": 0.011},
-    **{"upper_arm": 0.013, "forearm": 0.013, "thigh_girth": 0.015, "shank_girth": 0.01},
-    **{"trunk_girth": 0.025, "arm_girth": 0.009},
-    **{"cadence": 0.19, "hip_swing": 3.3, "hip_mean": 3.5, "hip_second": 1.8, "knee_stance": 5.0, "knee_swing": 7.5},
-    **{"knee_time": 0.02, "ankle": 0.3, "arm_swing": 10.0, "arm_mean": 6.0, "elbow_mean": 11.0, "elbow_swing": 9.0},
-    **{"lean": 3.5, "nod": 7.0, "sway": 0.018, "limp": 0.02},
+    **{"thigh": 0.05, "shank": 0.05, "foot": 0.035, "trunk": 0.055, "head": 0.035},
+    **{"upper_arm": 0.04, "forearm": 0.04, "thigh_girth": 0.045, "shank_girth": 0.03},
+    **{"trunk_girth": 0.075, "arm_girth": 0.024},
+    **{"cadence": 0.33, "hip_swing": 5.0, "hip_mean": 8.0, "hip_second": 2.0, "knee_stance": 6.0, "knee_swing": 25.0},
+    **{"knee_time": 0.06, "ankle": 0.9, "arm_swing": 16.0, "arm_mean": 18.0, "elbow_mean": 30.0, "elbow_swing": 14.0},
+    **{"lean": 11.0, "nod": 22.0, "sway": 0.05, "limp": 0.06},
 }
-"""Standard deviations between people, wider than among pedestrians, so that few walks are enough to learn from."""
+"""How far people are from the mean at most, any distance as likely: they differ more than pedestrians do, so that few
+walks are enough to learn from."""
 
-WITHIN = 0.15
-"""Standard deviation of one person from walk to walk, as a share of that between people, at difficulty 1."""
+WITHIN = 0.045
+"""Standard deviation of one person from walk to walk, as a share of that distance, at difficulty 1."""
 
 HEIGHT_M, HEIGHT_STD_M = 1.72, 0.1
 LENGTHS = tuple(list(MEANS)[:11])
@@ -85,7 +86,7 @@ MOVEMENTS = tuple(list(MEANS)[11:])
 def person(random: np.random.Generator) -> Body:
     """Somebody new."""
     height = HEIGHT_M + HEIGHT_STD_M * _normal(random)
-    drawn = {name: mean + BETWEEN[name] * _normal(random) for name, mean in MEANS.items()}
+    drawn = {name: mean + BETWEEN[name] * random.uniform(-1, 1) for name, mean in MEANS.items()}
     return Body(**{name: value * height if name in LENGTHS else value for name, value in drawn.items()})
 
 
@@ -190,11 +191,10 @@ def _bump(strides: NDArray[np.float64], where: float, width: float) -> NDArray[n
 
 
 def _speed(body: Body) -> float:
-    """Metres a second with which the standing foot does not slide: as fast as it goes back under the hip."""
+    """Metres a second with which the standing foot slides least: as fast as it goes back under the hip."""
     import numpy as np
 
     standing = np.linspace(0.08, 0.52, 45)
     thigh, knee, _ = _legs(body, standing)
     ahead = body.thigh * np.sin(thigh) + body.shank * np.sin(thigh - knee)
-    back_a_stride = (ahead[0] - ahead[-1]) / (standing[-1] - standing[0])
-    return float(back_a_stride * body.cadence / 2)
+    return float(-np.polyfit(standing, ahead, 1)[0] * body.cadence / 2)

@@ -118,7 +118,7 @@ class _Dressed:
 
     def __init__(self, body: Body, camera: Camera, random: np.random.Generator) -> None:
         self._camera = camera
-        shirt, trousers, skin = random.uniform(50, 210), random.uniform(40, 120), random.uniform(120, 210)
+        shirt, trousers, skin = _grey(random), random.uniform(30, 80), random.uniform(180, 225)
         scale = camera.scale
 
         def part(length: float, top: float, bottom: float, grey: float) -> Part:
@@ -131,7 +131,7 @@ class _Dressed:
         self.head = part(0.55 * body.head, 0.68 * body.head, 0.6 * body.head, skin)
         self.upper_arm = part(body.upper_arm, body.arm_girth * 1.15, body.arm_girth, shirt)
         self.forearm = part(body.forearm, body.arm_girth, 0.8 * body.arm_girth, skin)
-        self.bag = part(0.75 * body.trunk, body.bag, 1.15 * body.bag, random.uniform(30, 230)) if body.bag else None
+        self.bag = part(0.75 * body.trunk, body.bag, 1.15 * body.bag, _grey(random)) if body.bag else None
         self._body = body
 
     def draw(self, canvas: NDArray[np.float32], pose: Pose, number: int, start: float) -> None:
@@ -179,6 +179,12 @@ class _Dressed:
         elbow = _end(shoulder, upper, self.upper_arm.length)
         _lay(canvas, self.forearm, elbow, fore, light)
         _lay(canvas, self.upper_arm, shoulder, upper, light)
+
+
+def _grey(random: np.random.Generator) -> float:
+    """Of cloth: dark or light, and not that of the wall, before which its motion could not be seen."""
+    dark, light = random.uniform(30, 85), random.uniform(175, 230)
+    return float(dark if random.random() < 0.5 else light)
 
 
 def _end(joint: NDArray[np.float64], angle: float, length: float) -> NDArray[np.float64]:
