@@ -50,8 +50,8 @@ class ChannelEnergy:
         estimated: True where no sensor stands behind it.
         update_s: how often that source was found to have a new value, seconds; None where it could not be told.
         doubts: what speaks against the number: "part_time_sampling", "sources_disagree"; see `power.quality`.
-        edges_u_j: what of `independent_u_j` the window's edges make: it has the same sign in every window of a load that
-            repeats. 0 in results of before it was told apart.
+        edges_u_j: what of `independent_u_j` the window's edges make: it has the same sign in every window of a load
+            that repeats. 0 in results of before it was told apart.
     """
 
     energy_j: float | None

@@ -104,7 +104,7 @@ class Difference:
         value: best estimate.
         half_width: half of its 95 % interval; None where either was run once.
         p: two-sided probability of so large a difference if there were none; None likewise.
-        beyond_repeats: half of the interval's part that no repeats make smaller: edges of phases, gains of other boards.
+        beyond_repeats: half of the interval's part that no repeats make smaller: edges of phases, gains of boards.
     """
 
     value: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def _energy_uncertainty(result: Result, name: str) -> Uncertainties:
 
 def _less(whole: float, part: float) -> float:
     """What is left in quadrature."""
-    return max(whole**2 - part**2, 0.0) ** 0.5
+    return math.sqrt(max(whole * whole - part * part, 0.0))
 
 
 _PHASES = ("validate.", "warmup.", "load.", "idle.", "context.", "compile.")

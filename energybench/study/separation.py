@@ -52,8 +52,8 @@ def repeats_needed(a: Sample, b: Sample, comparisons: int = 1, most: int = MOST_
     """Runs that each of two settings needs to be told apart with 80 % power, if means and scatters stay as they are.
 
     Of normal quantiles with Student's correction, iterated (Chow, Shao & Wang, Sample Size Calculations in Clinical
-    Research, 3.2). None where the gains of their boards or the edges of their phases hide it, the scatter is unknown, or `most` are too
-    few.
+    Research, 3.2). None where the gains of their boards or the edges of their phases hide it, the scatter is unknown,
+    or `most` are too few.
     """
     if len(a.values) < 2 or len(b.values) < 2:
         return None

@@ -31,8 +31,11 @@ def with_edges_in_doubt(
     around_ns = math.ceil(doubt_s * 1e9)
     edges_w = [line.energy(edge - around_ns, edge + around_ns).power_mean_w for edge in window_ns]
     parts_j = [(energy.power_mean_w if power is None else power) * doubt_s / math.sqrt(3) for power in edges_w]
-    both = (math.hypot(part_j, *parts_j) for part_j in (energy.independent_u_j, energy.edges_u_j))
-    return replace(energy, **dict(zip(("independent_u_j", "edges_u_j"), both, strict=True)))
+    return replace(
+        energy,
+        independent_u_j=math.hypot(energy.independent_u_j, *parts_j),
+        edges_u_j=math.hypot(energy.edges_u_j, *parts_j),
+    )
 
 
 def phases_of(own: Sequence[Phase], others: Mapping[int, Result]) -> tuple[Phase, ...]:
