@@ -304,6 +304,8 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         _require(self.name is None or bool(self.name), "sweep.name", self.name, "a name, or null")
+        inside = "/" not in (self.name or "") and self.name not in (".", "..")
+        _require(inside, "sweep.name", self.name, "a name without /; hydra.sweep.dir=... takes a folder elsewhere")
         _require(self.devices in (None, *DEVICE_AXES), "sweep.devices", self.devices, "all, or null")
         _require(self.shuffle is None or self.shuffle >= 0, "sweep.shuffle", self.shuffle, "a whole number, or null")
         _require(self.code in CODES, "sweep.code", self.code, f"one of {', '.join(CODES)}")

@@ -260,6 +260,8 @@ def test_it_is_refused_in_one_line(override, words):
         ("gpu.count=true", ["gpu.count=True"]),
         ("gpu.count=some", ["gpu.count=some"]),
         ("gpu.count=[0,1]", ["gpu.count=[0, 1]"]),
+        ("sweep.name=../../x", ["sweep.name=../../x: give a name without /", "hydra.sweep.dir"]),
+        ("sweep.name=..", ["sweep.name=..: give a name"]),
         ("dataset.validation_images=5000", ["dataset.validation_images=5000", "1796"]),
         ("tracking.name=wandb", ["tracking.name=wandb", "mlflow or none"]),
         ("tracking.experiment=''", ["tracking.experiment="]),
