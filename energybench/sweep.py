@@ -150,7 +150,7 @@ def _require_tracking(command: Command) -> None:
     if others:
         raise ConfigError("tracking: it holds for the whole sweep; give one value of each of its keys")
     if options.name == "mlflow":
-        state = tracking.available(tracking.resolve_uri(options))
+        state = tracking.available(tracking.named(options))
         if not state.ok:
             raise ConfigError(f"tracking=mlflow: {state}")
 

@@ -173,6 +173,14 @@ WRONG = [
     ([*CPU, "hydra.run.dir=/proc/foo"], ["/proc/foo: no folder to write into"]),
     ([*CPU, "seed=0,1", "-m", "hydra.sweep.dir=/proc/foo"], ["/proc/foo: no folder to write into"]),
     (["prepare", "dataset=walkers", "dataset.prepared=/dev/null/x"], ["/dev/null/x: no folder to write into"]),
+    # stores that can never work
+    ([*CPU, "tracking=mlflow", "tracking.uri=foo://bar"], ["tracking store foo://bar: MLflow knows no foo://; give"]),
+    (
+        [*CPU, "tracking=mlflow", "tracking.uri=sqlite:////nonexistent/x.db", "seed=0,1", "-m"],
+        ["tracking store sqlite:////nonexistent/x.db: there is no folder /nonexistent; make it, or give another"],
+    ),
+    (["sync", "--uri", "foo://bar", "."], ["tracking store foo://bar"]),
+    (["ui", "--uri", "foo://bar"], ["tracking store foo://bar"]),
     # what Hydra itself would answer with a traceback
     (["-m", "hydra/sweeper=nope"], ["sweeper", "nope"]),
 ]
