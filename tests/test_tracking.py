@@ -471,6 +471,13 @@ def test_a_cell_begun_without_its_parent_is_nested_when_it_ends(tracker, client,
 
 
 @pytest.mark.mlflow
+def test_what_is_not_there_is_named_once(store, tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    assert main(["sync", "--uri", store, str(nowhere)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"energybench: {nowhere}: no such file or folder"
+
+
+@pytest.mark.mlflow
 def test_deleted_runs_are_not_there(tracker, client, tmp_path):
     make_run(tmp_path / "0")
     sync([tmp_path], tracker)
