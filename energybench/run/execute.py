@@ -136,9 +136,7 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
                 seen = nodes.shared(supervisor.seen)
                 result = nodes.gathered(made(supervisor, seen), partial(_of_all_nodes, plan, seen, nodes))
             except KeyboardInterrupt:  # no more patience with the others: what is known here
-                seen = replace(
-                    supervisor.seen, failure=supervisor.seen.failure or Failure("interrupted", "stopped")
-                )
+                seen = replace(supervisor.seen, failure=supervisor.seen.failure or Failure("interrupted", "stopped"))
                 result = _of_all_nodes(plan, seen, nodes, made(supervisor, seen), {})
         result = replace(result, sweep_id=place.sweep_id, sweep_name=place.sweep_name)  # a node's copy is in its own
     except OSError as error:  # before anything was measured

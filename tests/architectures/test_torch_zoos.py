@@ -67,7 +67,7 @@ def test_names_are_read_from_the_sources(torchvision):
 
 def test_unknown_names_and_zoos_are_refused(torchvision):
     with pytest.raises(
-        ConfigError, match="torchvision has no such network; the nearest of its 2 are tiny_net, other_name$"
+        ConfigError, match=r"torchvision has no such network; the nearest of its 2 are tiny_net, other_name$"
     ):
         zoo(ZooOptions("torchvision/tiny_ned"), 7)
     with pytest.raises(ConfigError, match="there is no zoo 'keras'"):
