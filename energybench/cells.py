@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -32,7 +34,7 @@ from energybench.grid import GridCell, grid
 from energybench.node_options import Nodes
 from energybench.order import SEARCHER, SWEEPER, install_plugins
 from energybench.patience import within
-from energybench.registry import Registry
+from energybench.registry import KINDS, Registry
 
 if TYPE_CHECKING:
     from energybench.cluster.options import ClusterOptions
@@ -237,18 +239,34 @@ def _hydra() -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
-def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> DictConfig:
-    """The configuration of one cell, Hydra's own node with it; without `overrides`, what all cells have in common."""
-    given = list(overrides) or [text for text in arguments.overrides if not _is_sweep(text)]
+def _given(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> list[str]:
+    """The overrides that Hydra composes from: a cell's, else those of all cells and the first values of the others."""
+    given = list(overrides) or [first for text in arguments.overrides for first in _first(text, registry)]
     if arguments.config_dir:
         given.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
+    return given
+
+
+def _chosen(config_name: str | None, given: Sequence[str], section: str) -> str | None:
+    """The part that overrides choose for a section, whatever else is wrong with them; None where they do not."""
+    choosing = (*KINDS, "experiment", "hydra.searchpath")
+    with suppress(*HYDRA_ERRORS):
+        config = compose(config_name or CONFIG_NAME, [text for text in given if text.partition("=")[0] in choosing])
+        name = OmegaConf.select(config, f"{section}.name")
+        return name if isinstance(name, str) else None
+    return None
+
+
+def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> DictConfig:
+    """The configuration of one cell, Hydra's own node with it; without `overrides`, what all cells have in common."""
+    given = _given(arguments, overrides, registry)
     try:
         with within(LONGEST_S, "composing the configuration"):
             return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
     except EnergybenchError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise translate(error, registry) from error
+        raise translate(error, registry, partial(_chosen, arguments.config_name, given)) from error
     except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
         raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
 
@@ -273,12 +291,38 @@ class _Composer:
         return self._composed[key]
 
 
-def _is_sweep(text: str) -> bool:
+def _parsed(text: str, registry: Registry) -> Override:
     try:
-        return bool(OverridesParser.create().parse_override(text).is_sweep_override())
+        return OverridesParser.create().parse_override(text)
     except (HydraException, RecursionError, ValueError) as error:
         short = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-        raise ConfigError(f"{short!r} is no override: {_line(error)[:MOST_SHOWN]}; write key=value") from error
+        raise ConfigError(f"{short!r} is no override{_remedy(text, error, registry)}") from error
+
+
+def _remedy(text: str, error: Exception, registry: Registry) -> str:
+    """What to write in its place; what Hydra's parser says of it only where that is not known."""
+    kinds = [f"{kind}={text}" for kind in KINDS if text in registry.names(kind)]
+    if kinds:
+        return f"; write {' or '.join(kinds)}"
+    if "=" in text and text.endswith(","):
+        return f"; write {text.rstrip(',')}"
+    said = f": {_line(error).partition(' expecting ')[0][:MOST_SHOWN]}" if "=" in text else ""
+    return f"{said}; write key=value"
+
+
+def _is_sweep(text: str) -> bool:
+    """Of one that Hydra's parser has taken before."""
+    return bool(OverridesParser.create().parse_override(text).is_sweep_override())
+
+
+def _first(text: str, registry: Registry) -> list[str]:
+    """The override, of one that varies its first value; none where that is no list."""
+    override = _parsed(text, registry)
+    if not override.is_sweep_override():
+        return [text]
+    if not isinstance(override.value(), ChoiceSweep):
+        return []
+    return [f"{override.get_key_element()}={next(override.sweep_string_iterator())}"]
 
 
 def _expand(
@@ -348,11 +392,13 @@ def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
         )
 
 
-def translate(error: Exception, registry: Registry) -> EnergybenchError:
-    """Hydra's and OmegaConf's errors as one line of ours."""
+def translate(
+    error: Exception, registry: Registry, chosen: Callable[[str], str | None] = lambda section: None
+) -> EnergybenchError:
+    """Hydra's and OmegaConf's errors as one line of ours; `chosen` tells the part of a section."""
     text = str(error)
     if found := re.search(r"Could not override '([^']*)'", text):
-        return _unknown_override(found[1], registry)
+        return _unknown_override(found[1], registry, chosen)
     if found := re.search(r"Could not find '(?:([^']*)/)?([^'/]*)'", text):
         return _unknown_choice(found[1] or "", found[2], text, registry)
     if found := re.search(r"Ambiguous value for argument '([^']*)'", text):
@@ -360,12 +406,13 @@ def translate(error: Exception, registry: Registry) -> EnergybenchError:
     return ConfigError(_line(error))
 
 
-def _unknown_override(key: str, registry: Registry) -> ConfigError:
+def _unknown_override(key: str, registry: Registry, chosen: Callable[[str], str | None]) -> ConfigError:
     if key.startswith("hydra."):
         return ConfigError(f"unknown key {key!r} of Hydra; energybench --cfg hydra lists its keys")
     from energybench.config import unknown_key
 
-    return unknown_key(key, registry)
+    section = key.partition(".")[0]
+    return unknown_key(key, registry, chosen(section) if section in KINDS else None)
 
 
 def _unknown_choice(group: str, name: str, text: str, registry: Registry) -> ConfigError:
@@ -392,7 +439,10 @@ def inform(argv: Sequence[str]) -> int:
         with within(LONGEST_S, "composing the configuration"):
             call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
-        raise translate(error, Registry()) from error
+        registry, parsed = Registry(), arguments(argv)
+        with _hydra():
+            chosen = partial(_chosen, parsed.config_name, _given(parsed, [], registry))
+            raise translate(error, registry, chosen) from error
     except SystemExit as end:
         return int(end.code or 0)
     return 0

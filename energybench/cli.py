@@ -275,7 +275,7 @@ def _sync(argv: list[str]) -> int:
 
     from energybench import tracking
 
-    tracker = tracking.MlflowTracker(tracking.resolve_uri(given), given.experiment)
+    tracker = tracking.MlflowTracker(tracking.named(given), given.experiment)
     report = tracking.sync([Path(path) for path in given.paths], tracker)
     for path, reason in report.failed.items():
         print(f"energybench: {path}: {reason}", file=sys.stderr)
@@ -288,7 +288,7 @@ def _ui(argv: list[str]) -> int:
     given = _store("ui", _ui.__doc__ or "", argv)
     from energybench import tracking
 
-    tracking.ui(tracking.resolve_uri(given), port=given.port, experiment=given.experiment)
+    tracking.ui(tracking.named(given), port=given.port, experiment=given.experiment)
     return EXIT_DONE
 
 

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -28,6 +28,15 @@ from energybench.registry import KINDS, Registry
 AUTO = "auto"
 RESOLVING = "raised while resolving interpolation: "
 """What OmegaConf puts, behind the kind of the error, before what a resolver of ours says."""
+
+_WANTED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+}
+"""Type of a value -> what to give."""
 
 METER = "meter"
 LONGEST_BITS = 63
@@ -304,6 +313,8 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         _require(self.name is None or bool(self.name), "sweep.name", self.name, "a name, or null")
+        inside = "/" not in (self.name or "") and self.name not in (".", "..")
+        _require(inside, "sweep.name", self.name, "a name without /; hydra.sweep.dir=... takes a folder elsewhere")
         _require(self.devices in (None, *DEVICE_AXES), "sweep.devices", self.devices, "all, or null")
         _require(self.shuffle is None or self.shuffle >= 0, "sweep.shuffle", self.shuffle, "a whole number, or null")
         _require(self.code in CODES, "sweep.code", self.code, f"one of {', '.join(CODES)}")
@@ -512,10 +523,24 @@ def fit(section: str, schema: Any, values: dict[str, Any], owner: str) -> Any:
         raise _misspelt(error, section, schema, owner) from error
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, (section, error.full_key)))
-        raise ConfigError(f"{key}: {reason(error)}") from error
+        raise _wrong_type(error, key) from error
     _refuse_non_finite(section, asdict(fitted))
     _refuse_huge(section, asdict(fitted))
     return fitted
+
+
+def _wrong_type(error: OmegaConfBaseException, key: str) -> ConfigError:
+    """What is given, and what to give; in OmegaConf's words where it does not tell the type that it wants."""
+    node, value = error.child_node, error.value
+    kind = None if node is None else node._metadata.ref_type
+    wanted = _WANTED.get(get_origin(kind) or kind)
+    if wanted is None:
+        return ConfigError(f"{key}: {reason(error)}")
+    if OmegaConf.is_list(value) and len(value) > 1:
+        wanted = f"{wanted.replace('a ', 'one ', 1)}, or sweep with {key}={','.join(map(str, value))} -m"
+    elif node is not None and node._is_optional():
+        wanted = f"{wanted}, or null"
+    return ConfigError(f"{key}={'null' if value is None else value}: give {wanted}")
 
 
 def _misspelt(error: ConfigKeyError, section: str, schema: Any, owner: str) -> ConfigError:
@@ -539,39 +564,41 @@ def _keys(schema: Any, section: str) -> list[str]:
     return [f"{section}.{name}" if section else name for name in (*names, *_core_keys(section))]
 
 
-def _unknown(key: str, valid: Iterable[str], owner: str, hint: str = "") -> ConfigError:
+def _unknown(key: str, valid: Iterable[str], owner: str, add: str = "") -> ConfigError:
+    """`add` is what would make it known, if that is another choice of its section."""
     valid = list(valid)
-    close = [] if hint else difflib.get_close_matches(key, valid, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
-    return ConfigError(f"unknown key {key!r}{guess}{hint}; {owner} takes: {', '.join(valid) or 'no options'}")
+    options = {name.rpartition(".")[2]: name for name in valid}
+    close = [] if add else difflib.get_close_matches(key.rpartition(".")[2], options, n=1)
+    guess = f"; did you mean {options[close[0]]!r}?" if close else ""
+    return ConfigError(f"unknown key {key!r}{guess}; {owner} takes: {', '.join(valid) or 'no options'}{add}")
 
 
-def unknown_key(key: str, registry: Registry) -> ConfigError:
-    """The error for a key that no section knows, with the parts that would take it."""
+def unknown_key(key: str, registry: Registry, chosen: str | None = None) -> ConfigError:
+    """The error for a key that no section knows.
+
+    Args:
+        key: as written.
+        registry: where parts are found.
+        chosen: name of the part of its section, whose keys are listed; None: not known.
+    """
     section, _, option = key.partition(".")
     if not option or section not in (*KINDS, *SECTIONS):
         return _unknown(key, TOP_LEVEL, "energybench")
     if section in SECTIONS:
         return _unknown(key, _keys(SECTIONS[section], section), section)
     name = option.split(".")[0]
-    fields = {
-        f"{section}={entry.name}": next((f for f in dataclasses.fields(entry.schema) if f.name == name), None)
-        for entry in registry.entries()
-        if entry.kind == section
-    }
-    if name in _core_keys(section) or any(f is not None and f.default_factory is dict for f in fields.values()):
+    schemas = {entry.name: entry.schema for entry in registry.registered(section)}
+    fields = {part: {f.name: f for f in dataclasses.fields(schema)} for part, schema in schemas.items()}
+    takers = [part for part in fields if name in fields[part]]
+    if name in _core_keys(section) or (chosen in takers and fields[chosen][name].default_factory is dict):
         return ConfigError(
             f"{key}: entries of it are new keys, so on the command line it begins with +, as in +{key}=..."
         )
-    takers = [taker for taker, f in fields.items() if f is not None]
-    hint = f"; it belongs to {' and '.join(takers)}" if takers else ""
-    return _unknown(key, registry_keys(section, registry), section, hint)
-
-
-def registry_keys(kind: str, registry: Registry) -> list[str]:
-    """Every option of every part of a kind."""
-    keys = [key for entry in registry.entries() if entry.kind == kind for key in _keys(entry.schema, kind)]
-    return sorted(set(keys))
+    add = f"; add {' or '.join(f'{section}={taker}' for taker in takers)}" if takers else ""
+    schema = AUTOMATIC.get(section) if chosen == AUTO else schemas.get(chosen or "")
+    if schema is None:
+        return ConfigError(f"unknown key {key!r}{add}")
+    return _unknown(key, _keys(schema, section), f"{section} {chosen!r}", add)
 
 
 def make(registry: Registry, kind: str, part: Part) -> Any:

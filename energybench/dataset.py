@@ -114,7 +114,10 @@ class Sequences(Protocol):
 
 @runtime_checkable
 class MadeOnFirstUse(Protocol):
-    """A data plugin that makes its samples once, before the first run on this machine."""
+    """A data plugin that makes its samples once, before the first run on this machine.
+
+    Until then its `info` tells what will be made.
+    """
 
     def make(self) -> None:
         """Makes what is not there yet, telling a person how far it is; raises DataError where it cannot be made."""

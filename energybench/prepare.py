@@ -18,7 +18,7 @@ from typing import Any
 
 from energybench.errors import DataError
 from energybench.prepared import MANIFEST, Manifest, Part, PartJob, Preparation, Sample, Skipped, write_part
-from energybench.whole import remove_partial, whole
+from energybench.whole import remove_partial, whole, writable
 
 JOURNAL = "parts.jsonl"
 """Finished parts, a line each, while not all are: what a run that goes on begins with."""
@@ -63,8 +63,9 @@ def prepare(plan: Preparation, workers: int, report: Report, *, again: bool = Fa
 
     Raises:
         DataError: the folder holds what was made of something else, a source is wrong, or a process was killed.
+        ConfigError: nothing can be written into the folder.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    writable(plan.folder)
     if again:
         _clear(plan.folder)
     remove_partial(plan.folder)  # another that runs at the same time is not foreseen

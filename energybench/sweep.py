@@ -44,6 +44,7 @@ from energybench.study.progress import DONE, FAILED, NO_RESULT, Progress, Task, 
 from energybench.study.report import page_of_sweep
 from energybench.study.sameness import cell_of
 from energybench.study.summary import details, table, verdict
+from energybench.whole import writable
 
 
 def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
@@ -68,6 +69,7 @@ def run(argv: Sequence[str], command: Command, registry: Registry) -> int:
         _dry_run(command, plans, left_out, machine.host)
         return EXIT_DONE
     _require_tracking(command)
+    writable(command.directory)
     if not command.multirun:
         return _run_one(argv, command)
     with held(command.directory):
@@ -148,7 +150,7 @@ def _require_tracking(command: Command) -> None:
     if others:
         raise ConfigError("tracking: it holds for the whole sweep; give one value of each of its keys")
     if options.name == "mlflow":
-        state = tracking.available(tracking.resolve_uri(options))
+        state = tracking.available(tracking.named(options))
         if not state.ok:
             raise ConfigError(f"tracking=mlflow: {state}")
 

@@ -1,13 +1,16 @@
-"""Files that appear whole or not at all, whatever ends the process or the power."""
+"""Files that appear whole or not at all, whatever ends the process or the power, and folders that take them."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from energybench.errors import ConfigError
 
 PARTIAL = "*.partial"
 """Files that are being written, or that a process was writing when it was killed."""
@@ -38,6 +41,20 @@ def whole(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, made where it is not there and seen to take a file.
+
+    Raises:
+        ConfigError: it cannot be made, or takes none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"{folder}: no folder to write into ({error.strerror}); choose another") from error
+    return folder
 
 
 def remove_partial(folder: Path) -> None:

@@ -168,6 +168,19 @@ WRONG = [
     ([*CPU, "meter=scripted"], ["meter 'scripted' does not read the cpu that trains"]),
     ([*CPU, "meter=rapl", "meter.root=/nowhere"], ["meter 'rapl'", "/nowhere"]),
     (["gpu=pascal", "meter=scripted", "engine=gluon", "tracking=none"], ["gluon", "CPU build"]),
+    # folders that nothing can be written into
+    ([*CPU, "hydra.run.dir=/dev/null"], ["/dev/null: no folder to write into (File exists); choose another"]),
+    ([*CPU, "hydra.run.dir=/proc/foo"], ["/proc/foo: no folder to write into"]),
+    ([*CPU, "seed=0,1", "-m", "hydra.sweep.dir=/proc/foo"], ["/proc/foo: no folder to write into"]),
+    (["prepare", "dataset=walkers", "dataset.prepared=/dev/null/x"], ["/dev/null/x: no folder to write into"]),
+    # stores that can never work
+    ([*CPU, "tracking=mlflow", "tracking.uri=foo://bar"], ["tracking store foo://bar: MLflow knows no foo://; give"]),
+    (
+        [*CPU, "tracking=mlflow", "tracking.uri=sqlite:////nonexistent/x.db", "seed=0,1", "-m"],
+        ["tracking store sqlite:////nonexistent/x.db: there is no folder /nonexistent; make it, or give another"],
+    ),
+    (["sync", "--uri", "foo://bar", "."], ["tracking store foo://bar"]),
+    (["ui", "--uri", "foo://bar"], ["tracking store foo://bar"]),
     # what Hydra itself would answer with a traceback
     (["-m", "hydra/sweeper=nope"], ["sweeper", "nope"]),
 ]

@@ -185,7 +185,6 @@ def wrong(*overrides):
         ("training.lrr=1", ["'training.lrr'", "did you mean 'training.lr'?", "training.momentum"]),
         ("model.chanels=1", ["'model.chanels'", "did you mean 'model.channels'?", "model.input_size"]),
         ("measure.basline_s=1", ["did you mean 'measure.baseline_s'?", "measure.warmup_steps"]),
-        ("meter.tdp_w=5", ["'meter.tdp_w'", "meter=tdp"]),
         ("+model.typo=1", ["'model.typo'", "model 'lenet' takes: model.channels, model.input_size"]),
         ("+training.typo=1", ["'training.typo'", "training.lr"]),
         ("+typo=1", ["'typo'", "batch"]),
@@ -193,7 +192,6 @@ def wrong(*overrides):
         ("hydra.runn.dir=x", ["'hydra.runn.dir'", "--cfg hydra"]),
         # what is an entry of a mapping
         ("meter.calibration.GPU-1.gain=2", ["+meter.calibration.GPU-1.gain=..."]),
-        ("engine.compile_options.max_autotune=true", ["+engine.compile_options.max_autotune=..."]),
         # names that are not there
         ("model=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),
         ("model.name=alexnet", ["model 'alexnet'", "caffenet, cnn2d"]),
@@ -210,7 +208,9 @@ def wrong(*overrides):
         ("hydra.run.dir=${nope}", ["nope"]),
         # what is no override, and a sweep without -m
         ("batch=1,2", ["batch", "-m"]),
-        ("batch", ["batch", "key=value"]),
+        ("batch", ["'batch' is no override; write key=value"]),
+        ("model=lenet,", ["'model=lenet,' is no override; write model=lenet"]),
+        ("lenet", ["'lenet' is no override; write model=lenet"]),
         ("model=null", ["null"]),
         ("training=null", ["null"]),
         ("=3", ["=3"]),
@@ -223,21 +223,49 @@ def test_it_is_refused_in_one_line(override, words):
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("meter.tdp_w=5", "meter 'auto' takes: meter.order, meter.calibration, meter.also; add meter=tdp"),
+        ("meter=tdp meter.root=5", "meter 'tdp' takes: meter.tdp_w, meter.calibration, meter.also; add meter=rapl"),
+        ("model.foo=3", "model 'lenet' takes: model.channels, model.input_size"),
+        ("batch=8 model.foo=3 bacth=9 model=resnet", "model 'resnet' takes: model.channels, model.input_size"),
+        ("model=resnet,caffenet model.foo=3 -m", "model 'resnet' takes: model.channels, model.input_size"),
+        ("engine.compile_options.a=1", "engine 'auto' takes: engine.order; add engine=torch"),
+    ],
+)
+def test_the_options_of_the_chosen_part_are_told_and_where_others_belong(words, message):
+    key = next(word for word in words.split() if "." in word).partition("=")[0]
+    assert wrong(*words.split()) == f"unknown key {key!r}; {message}"
+
+
+def test_entries_of_a_mapping_are_new_keys():
+    assert "as in +engine.compile_options.a=..." in wrong("engine=torch", "engine.compile_options.a=1")
+
+
+def test_an_option_of_all_parts_that_a_sweep_varies_over_is_taken():
+    cells = read("model=resnet,cnn2d", "dataset=walkers,tum_gaid", "dataset.mirror=false", "-m").cells
+    assert [cell.experiment.dataset.options["mirror"] for cell in cells] == [False] * 4
+
+
+@pytest.mark.parametrize(
     ("value", "words"),
     [
         # of the wrong type
-        ("batch=abc", ["batch", "abc"]),
-        ("batch=1.5", ["batch", "1.5"]),
-        ("batch=null", ["batch"]),
+        ("batch=abc", ["batch=abc: give a whole number"]),
+        ("batch=1.5", ["batch=1.5: give a whole number"]),
+        ("batch=null", ["batch=null: give a whole number"]),
         ("batch=true", ["batch", "True"]),
-        ("batch=[1,2]", ["batch"]),
-        ("seed=x", ["seed", "x"]),
-        ("training.lr=fast", ["training.lr", "fast"]),
-        ("training.lr=null", ["training.lr"]),
+        ("batch=", ["batch="]),
+        ("batch=[1,2]", ["batch=[1, 2]: give one whole number, or sweep with batch=1,2 -m"]),
+        ("seed=0..3", ["seed=0..3: give a whole number"]),
+        ("budget.epochs=1.5", ["budget.epochs=1.5: give a whole number, or null"]),
+        ("training.lr=fast", ["training.lr=fast: give a number"]),
+        ("training.lr=null", ["training.lr=null: give a number"]),
+        ("training.milestones=3", ["training.milestones=3: give a list"]),
         ("budget=3", ["budget=3", "budget.epochs"]),
         ("model.channels=[1]", ["model.channels"]),
         ("model.channels={a:1}", ["model.channels"]),
-        ("measure.validate=perhaps", ["measure.validate", "perhaps"]),
+        ("measure.validate=perhaps", ["measure.validate=perhaps: give true or false"]),
         ("tracking.uri=[1]", ["tracking.uri"]),
         # out of range
         ("batch=0", ["batch=0", "above 0"]),
@@ -260,6 +288,8 @@ def test_it_is_refused_in_one_line(override, words):
         ("gpu.count=true", ["gpu.count=True"]),
         ("gpu.count=some", ["gpu.count=some"]),
         ("gpu.count=[0,1]", ["gpu.count=[0, 1]"]),
+        ("sweep.name=../../x", ["sweep.name=../../x: give a name without /", "hydra.sweep.dir"]),
+        ("sweep.name=..", ["sweep.name=..: give a name"]),
         ("dataset.validation_images=5000", ["dataset.validation_images=5000", "1796"]),
         ("tracking.name=wandb", ["tracking.name=wandb", "mlflow or none"]),
         ("tracking.experiment=''", ["tracking.experiment="]),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from energybench.cli import main
 from energybench.config import Tracking
 from energybench.credentials import redact
 from energybench.errors import TrackingError
@@ -470,6 +471,13 @@ def test_a_cell_begun_without_its_parent_is_nested_when_it_ends(tracker, client,
 
 
 @pytest.mark.mlflow
+def test_what_is_not_there_is_named_once(store, tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    assert main(["sync", "--uri", store, str(nowhere)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"energybench: {nowhere}: no such file or folder"
+
+
+@pytest.mark.mlflow
 def test_deleted_runs_are_not_there(tracker, client, tmp_path):
     make_run(tmp_path / "0")
     sync([tmp_path], tracker)
@@ -693,6 +701,21 @@ def test_ui_command_runs_the_real_mlflow_on_loopback(tmp_path):
 def test_ui_of_a_server_names_its_address(capsys):
     ui("https://user:geheim@host/mlflow")
     assert capsys.readouterr().out == "The tracking server shows its runs at https://***@host/mlflow\n"
+
+
+def test_ui_of_a_port_that_is_taken_starts_nothing(tmp_path, capsys):
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        assert main(["ui", "--uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", str(port)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"energybench: ui: port {port} is in use; give another with --port N\n")
+
+
+def test_ui_of_no_port(tmp_path, capsys):
+    (tmp_path / "mlflow.db").touch()
+    assert main(["ui", "--uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", "70000"]) == 2
+    assert capsys.readouterr().err == "energybench: ui: --port 70000: give a number from 1 to 65535\n"
 
 
 def test_ui_makes_no_store(tmp_path):

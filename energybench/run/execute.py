@@ -130,15 +130,13 @@ def execute(plan: Plan, place: Place, view: View, run_id: str | None = None) -> 
             except Exception as error:
                 supervisor.seen.failure = internal(error)
             except KeyboardInterrupt:  # a further one, while the run was being ended
-                supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "interrupted")
+                supervisor.seen.failure = supervisor.seen.failure or Failure("interrupted", "stopped")
             _write_trace(place, supervisor)
             try:
                 seen = nodes.shared(supervisor.seen)
                 result = nodes.gathered(made(supervisor, seen), partial(_of_all_nodes, plan, seen, nodes))
             except KeyboardInterrupt:  # no more patience with the others: what is known here
-                seen = replace(
-                    supervisor.seen, failure=supervisor.seen.failure or Failure("interrupted", "interrupted")
-                )
+                seen = replace(supervisor.seen, failure=supervisor.seen.failure or Failure("interrupted", "stopped"))
                 result = _of_all_nodes(plan, seen, nodes, made(supervisor, seen), {})
         result = replace(result, sweep_id=place.sweep_id, sweep_name=place.sweep_name)  # a node's copy is in its own
     except OSError as error:  # before anything was measured

@@ -194,7 +194,7 @@ def _data(experiment: Experiment, machine: Machine) -> DatasetInfo:
         return UNSEEN
     if not state.ok:
         raise DataError(f"dataset {experiment.dataset.name!r}: {state}")
-    if isinstance(plugin, MadeOnFirstUse):
+    if isinstance(plugin, MadeOnFirstUse) and not experiment.sweep.dry_run:
         plugin.make()
     return plugin.info()
 

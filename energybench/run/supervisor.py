@@ -132,7 +132,7 @@ class Supervisor:
                     self._together(END)
             except KeyboardInterrupt as interrupt:
                 self._wind_down()
-                kept = f"{str(interrupt) or INTERRUPTED}; what was measured until then is kept{self._then()}"
+                kept = f"{str(interrupt) or 'stopped'}; what was measured until then is kept{self._then()}"
                 self.seen.failure = Failure(INTERRUPTED, kept)
             except NodesError as error:
                 self.seen.failure = error.failure

@@ -12,7 +12,7 @@ from pathlib import Path
 from energybench.credentials import redact
 from energybench.errors import ConfigError, DataError, TrackingError
 from energybench.run.result import RESULT_FILE, Result, result_files
-from energybench.tracking import MlflowReader, resolve_uri
+from energybench.tracking import MlflowReader, named
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,9 @@ def _nothing_to_collect() -> Iterator[None]:
 
 
 def _reader(source: str, uri: str | None) -> MlflowReader:
-    place = resolve_uri(Store(uri))
     try:
-        return MlflowReader(place)
-    except TrackingError as error:
+        return MlflowReader(named(Store(uri)))
+    except (ConfigError, TrackingError) as error:
         raise ConfigError(f"{source}: no such file or folder; and {error}") from error
 
 

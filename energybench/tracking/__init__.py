@@ -8,7 +8,7 @@
 from energybench.tracking.delivery import SyncReport, sync
 from energybench.tracking.reader import MlflowReader
 from energybench.tracking.record import run_name
-from energybench.tracking.store import available, resolve_uri
+from energybench.tracking.store import available, named, resolve_uri
 from energybench.tracking.tracker import MlflowTracker
 from energybench.tracking.ui import ui, ui_command
 
@@ -17,6 +17,7 @@ __all__ = [
     "MlflowTracker",
     "SyncReport",
     "available",
+    "named",
     "resolve_uri",
     "run_name",
     "sync",

@@ -55,7 +55,7 @@ def _collected(path: Path, report: SyncReport) -> Iterator[None]:
     try:
         yield
     except EnergybenchError as error:
-        report.failed[path] = str(error)
+        report.failed[path] = str(error).removeprefix(f"{path}: ")
 
 
 def _deliver(path: Path, tracker: MlflowTracker, report: SyncReport) -> Result:

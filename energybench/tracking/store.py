@@ -16,10 +16,13 @@ from urllib.parse import quote
 
 from energybench.availability import Availability
 from energybench.credentials import URI_VARIABLE, complete, redact, without_password
-from energybench.errors import TrackingError
+from energybench.errors import ConfigError, TrackingError
 
 DEFAULT_ARTIFACTS = "./mlruns"
 """MLflow's own, of its experiment "Default", in which nothing of ours is recorded."""
+
+SCHEMES = ("file", "databricks", "databricks-uc", "uc", "http", "https", "postgresql", "mysql", "sqlite", "mssql")
+"""Of the stores that MLflow 3 brings."""
 
 REMEDY = "run pip install 'energybench[mlflow]', or set tracking=none"
 
@@ -52,6 +55,28 @@ def resolve_uri(options: HasUri) -> str:
     """
     uri = complete(options.uri) if options.uri else os.environ.get(URI_VARIABLE)
     return absolute(uri) if uri else f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def named(options: HasUri) -> str:
+    """As `resolve_uri`, of a store that a user names.
+
+    Raises:
+        ConfigError: it can never work, here or later: MLflow has no store of its kind, or its folder is not there.
+    """
+    uri = resolve_uri(options)
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    plugins = {point.name for point in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+    if scheme and scheme not in {*SCHEMES, *plugins}:
+        raise ConfigError(
+            f"tracking store {redact(uri)}: MLflow knows no {scheme}://; give sqlite:///FILE, or the address of a "
+            "tracking server (http://HOST) or database (postgresql://HOST/NAME)"
+        )
+    database = sqlite_path(uri)
+    if database is not None and not database.parent.is_dir():
+        raise ConfigError(
+            f"tracking store {redact(uri)}: there is no folder {database.parent}; make it, or give another"
+        )
+    return uri
 
 
 def absolute(uri: str) -> str:

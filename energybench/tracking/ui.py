@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from contextlib import suppress
 
 from energybench.credentials import redact
-from energybench.errors import TrackingError
+from energybench.errors import ConfigError, TrackingError
 from energybench.tracking import view
 from energybench.tracking.store import (
     absolute,
@@ -46,6 +48,7 @@ def ui(uri: str, host: str = "127.0.0.1", port: int = 5000, experiment: str = "e
 
     Raises:
         TrackingError: MLflow is missing, or nothing was recorded yet: MLflow would make an empty store.
+        ConfigError: nothing can be served on that port.
     """
     if is_server(uri):
         print(f"The tracking server shows its runs at {redact(uri)}")
@@ -56,11 +59,23 @@ def ui(uri: str, host: str = "127.0.0.1", port: int = 5000, experiment: str = "e
     database = sqlite_path(uri)
     if database is not None and not database.exists():
         raise TrackingError(f"ui: nothing recorded at {database} yet; run something first, or set tracking.uri")
+    _require_free(host, port)
     print(
         f"Runs of {redact(uri)} at {_address(uri, experiment, f'http://{host}:{port}')} (end with Ctrl-C)", flush=True
     )
     command = ui_command(uri, host, port)
     os.execve(command[0], command, {**_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": absolute(uri)})
+
+
+def _require_free(host: str, port: int) -> None:
+    """MLflow would say it in a page of logs, and end as if all was well; what answers there is a stranger's."""
+    if not 0 < port < 2**16:
+        raise ConfigError(f"ui: --port {port}: give a number from 1 to 65535")
+    try:
+        socket.create_server((host, port)).close()  # as MLflow: a port whose last connection has just ended is free
+    except OSError as error:
+        said = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ConfigError(f"ui: port {port} {said}; give another with --port N") from error
 
 
 def _address(uri: str, experiment: str, root: str) -> str:

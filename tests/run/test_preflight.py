@@ -56,6 +56,15 @@ class TestMemory:
         assert plan(precision="bf16").memory_bytes is None
 
 
+@pytest.mark.usefixtures("fakes")
+def test_a_dry_run_makes_no_data(tmp_path):
+    pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
+    folder = tmp_path / "walks"
+    options = {"name": "walkers", "persons": 2, "frames": 31, "prepared": str(folder)}
+    assert plan(batch=8, dataset=options, sweep={"dry_run": True}).dataset.train_images == 16
+    assert not folder.exists()
+
+
 TRACEBACK = "Traceback (most recent call last):\n  File x, line 3"
 
 

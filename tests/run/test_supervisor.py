@@ -287,7 +287,7 @@ class TestInterrupt:
         out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert "Traceback" not in err
-        assert "what was measured until then is kept" in " ".join(out.split())
+        assert "| interrupted: stopped; what was measured until then is kept" in " ".join(out.split())
         [path] = tmp_path.rglob("result.json")
         assert path.parent == directory
         result = Result.read(path)

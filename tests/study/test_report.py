@@ -289,6 +289,11 @@ class TestFiles:
         assert page_of_sweep(collected([]), tmp_path) is None
         assert list(tmp_path.iterdir()) == []
 
+    def test_no_folder_to_write_into(self, folder, capsys):
+        assert main(["report", str(folder / "runs"), "--out", "/dev/null/x"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line == "energybench: /dev/null/x: no folder to write into (Not a directory); choose another"
+
     def test_no_folder_of_runs(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -104,7 +104,7 @@ class Other(Several):
 
     def interrupted(self) -> None:
         """Asks the first node to end the run."""
-        self._send_failed(Failure(INTERRUPTED, "interrupted; what was measured until then is kept"))
+        self._send_failed(Failure(INTERRUPTED, "stopped; what was measured until then is kept"))
 
     def tell(self, failure: Failure | None) -> None:
         """The first node finds out what it follows from."""

@@ -12,7 +12,7 @@ from energybench.study.collect import Collected
 from energybench.study.report.contents import Contents, contents
 from energybench.study.report.page import missing, render, require
 from energybench.study.report.tables import FORMATS
-from energybench.whole import whole
+from energybench.whole import whole, writable
 
 
 def write_report(found: Collected, directory: Path, title: str = "") -> Path:
@@ -27,13 +27,13 @@ def write_report(found: Collected, directory: Path, title: str = "") -> Path:
         The page.
 
     Raises:
-        ConfigError: what a report needs is not installed.
+        ConfigError: what a report needs is not installed, or nothing can be written into the folder.
     """
     require()
     made = contents(found, title)
     tables, figures = directory / "tables", directory / "figures"
-    for folder in (tables, figures):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (directory, tables, figures):
+        writable(folder)
     for table in made.tables:
         for ending, write in FORMATS.items():
             (tables / f"{table.name}.{ending}").write_text(write(table), encoding="utf-8")

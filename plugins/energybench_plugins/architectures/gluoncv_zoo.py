@@ -22,8 +22,8 @@ from energybench_plugins.architectures import torch_zoos
 
 BUILDERS = {"gluon": "energybench_plugins.engines.gluoncv_networks:build"}
 IMAGENET_SIZE = 224
-MOST_NAMES = 500
-"""That a message lists."""
+NEAREST = 5
+"""Names that a message lists."""
 
 SIZES = {"cifar": 32, "inception": 299, "xception": 299}
 """Part of a name -> the input size that its networks were published with, where it is not ImageNet's usual one."""
@@ -55,11 +55,10 @@ def zoo(options: ZooOptions, classes: int) -> ZooNetwork:
     known = torch_zoos.names(library) if library else names()
     name = f"{library}/{own}" if library else own
     if own not in known:
-        close = difflib.get_close_matches(own, known, n=3)
-        guess = f"; did you mean {' or '.join(close)}?" if close else ""
+        near = ", ".join(difflib.get_close_matches(own, known, n=NEAREST, cutoff=0.0))
         raise ConfigError(
-            f"model.network={options.network}: {library or 'GluonCV'} has no such network{guess} "
-            + (f"There is: {', '.join(known)}" if len(known) < MOST_NAMES else f"It has {len(known)} others.")
+            f"model.network={options.network}: {library or 'GluonCV'} has no such network; "
+            f"the nearest of its {len(known)} are {near}"
         )
     size = options.input_size if options.input_size is not None else default_size(name)
     if size < 1 or options.channels < 1:

@@ -22,6 +22,7 @@ from energybench.dataset import Dataset, DatasetInfo, Split
 from energybench.errors import ConfigError, DataError
 from energybench.hookspecs import Register
 from energybench.prepared import MANIFEST, Preparation
+from energybench.whole import writable
 from energybench_plugins.datasets.download import user_cache
 from energybench_plugins.gait.flow import require_flow
 from energybench_plugins.gait.prepared_walks import WalksJob, about, most_samples, opened, settings
@@ -152,8 +153,7 @@ class Walkers:
             return
         from energybench.prepare_command import prepare_aloud
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
+        with (writable(self._folder) / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._made:
                 prepare_aloud(self.preparation(), len(os.sched_getaffinity(0)))
