@@ -12,7 +12,7 @@ from energybench.study.costs import Rates
 from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
 from energybench.study.intervals import Ratio
 from energybench.study.redraws import DRAWS
-from energybench.study.rows import Row
+from energybench.study.rows import Row, deciding
 from energybench.study.separation import MOST_REPEATS
 from energybench.study.summary import heading
 from energybench.study.words import (
@@ -242,12 +242,11 @@ def more_runs(decision: Decision) -> list[tuple[Row, int]]:
 
 
 def command(row: Row, runs: int) -> str:
-    """What to type behind `energybench` for so many more runs of a setting: its overrides, and seeds it has not had."""
-    kept = [text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep."))]
+    """What to type behind `energybench` for so many more runs of a setting: what makes it, and seeds it has not had."""
     had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
     first = max(had, default=-1) + 1
     seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"
-    return shlex.join([*kept, f"seed={seeds}", "-m"])
+    return shlex.join([*deciding(row.results[0]).values(), f"seed={seeds}", "-m"])
 
 
 SPELT = 8

@@ -67,6 +67,13 @@ class TestRecommend:
         assert "energy, not told apart (-" in line
         assert "  energybench batch=128 seed=3," in out or "take either" in line
 
+    def test_what_to_repeat_is_told_without_what_decides_nothing(self, study, capsys):
+        beside = ("tracking.uri=foo://bar", "sweep.name=live", "hydra/launcher=joblib", "rerun=all", "seed=0")
+        one = run(64, 0, overrides=("experiment=demo", *beside, "budget.epochs=1"))
+        written(study / "one", [one, run(128, 0, image_j=0.11)])
+        _, out, _ = said(capsys, "recommend", "one")
+        assert "  energybench experiment=demo budget.epochs=1 seed=1,2 -m" in out.splitlines()
+
     def test_a_constraint_that_is_met_only_perhaps(self, study, capsys):
         _, out, _ = said(capsys, "recommend", "--min-accuracy", "97.95%")
         assert "Not surely what you ask: its top-1 accuracy 98.00 ± 0.25 % may be below 97.95%." in out
