@@ -211,7 +211,9 @@ def _advice(repeat: Repeats) -> str:
             "no repeats will tell: the gains of their boards are not known so well; run both on one board, or calibrate"
         )
     if repeat.why == "edges":
-        return "no repeats will tell: the meter does not see phases so short well enough; train longer between validations"
+        return (
+            "no repeats will tell: the meter does not see phases so short well enough; train longer between validations"
+        )
     if repeat.why == "alike":
         return f"more than {MOST_REPEATS} runs of each would be needed: take either"
     return (

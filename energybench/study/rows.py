@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,12 @@ def rows(results: Iterable[Result]) -> list[Row]:
         groups.setdefault(_setting(result), []).append(result)
     labels = _labels([members[0] for members in groups.values()])
     return [Row(label, tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
+
+
+def among(table: Sequence[Row]) -> list[Row]:
+    """The same rows, labelled by what differs among them."""
+    labels = _labels([row.results[0] for row in table])
+    return [replace(row, label=label) for row, label in zip(table, labels, strict=True)]
 
 
 def deciding(result: Result) -> dict[str, str]:

@@ -127,7 +127,7 @@ class TestRecommend:
             (["--price-per-kwh", "free"], "write a number"),
             (["--pue", "0.5"], "at least what its computers take"),
             (["--currency", "EUR"], "give a price too"),
-            (["--baseline", "batch=7"], "there is: batch=64; batch=128; batch=256"),
+            (["--baseline", "batch=7"], "no setting of it; the nearest: batch="),
         ],
     )
     def test_wrong_usage_is_exit_2_and_words(self, study, capsys, argv, words):
