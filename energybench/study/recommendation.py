@@ -6,8 +6,9 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from energybench.study.columns import Column, Columns
 from energybench.study.costs import Rates
 from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
 from energybench.study.intervals import Ratio
@@ -25,10 +26,6 @@ from energybench.study.words import (
     scaled,
     with_unit,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
 
 LEAST = {"energy": "the least energy", "time": "the least time", "edp": "the least EDP", "ed2p": "the least ED²P"}
 BASIS = {"image": "an image", "epoch": "an epoch", "run": "a run", "target-accuracy": "to the target accuracy"}
@@ -255,38 +252,37 @@ SPELT = 8
 """Seeds that are spelt out in a command; of more, Hydra's range is shorter."""
 
 
-def table(decision: Decision) -> Table:
+def table(decision: Decision) -> Columns:
     """Every setting: energy, time, accuracy, EDP, ED²P; the Pareto front marked, and what is not met said."""
-    from rich.table import Table
     from rich.text import Text
 
     shown = shown_settings(decision)
-    columns = {"setting": [Text(_marked(setting, decision)) for setting in shown]}
-    columns |= _numbers(decision, shown)
-    columns["front"] = [Text("yes" * setting.on_front) for setting in shown]
+    columns = [Column("setting", [Text(_marked(setting, decision)) for setting in shown], number=False)]
+    columns += _numbers(decision, shown)
+    columns.append(Column("front", [Text("yes" * setting.on_front) for setting in shown], spare=SPARE["front"]))
     if any(setting.probability is not None for setting in shown):
-        columns["best in"] = [Text(_chance(setting.probability)) for setting in shown]
-    columns["runs"] = [Text(str(len(setting.row.finished))) for setting in shown]
+        chances = [Text(_chance(setting.probability)) for setting in shown]
+        columns.append(Column("best in", chances, spare=SPARE["best in"]))
+    runs = [Text(str(len(setting.row.finished))) for setting in shown]
+    columns.append(Column("runs", runs, spare=SPARE["runs"]))
     if any(setting.unmet for setting in shown):
-        columns["not met"] = [Text("; ".join(setting.unmet)) for setting in shown]
-    drawn = Table(title=title(decision), title_justify="left", title_style="")
-    for index, head in enumerate(columns):
-        # The numbers keep their width.
-        drawn.add_column(head, justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
-    for setting, *cells in zip(shown, *columns.values(), strict=True):
-        drawn.add_row(*cells, style="bold" if setting is decision.chosen else None)
-    return drawn
+        columns.append(Column("not met", [Text("; ".join(setting.unmet)) for setting in shown], number=False))
+    strong = frozenset(index for index, setting in enumerate(shown) if setting is decision.chosen)
+    return Columns(title(decision), tuple(columns), strong)
+
+
+SPARE = {"ed2p": 6, "edp": 5, "front": 4, "best in": 3, "runs": 2, "time": 1}
+"""Columns that a narrow terminal does without, unless it is what was asked; see `Column.spare`."""
 
 
 def _marked(setting: Setting, decision: Decision) -> str:
     return f"{setting.label} *" if setting is decision.chosen else setting.label
 
 
-def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Text]]:
-    """Head -> cells; EDP and ED²P have no interval of their own unless one of them is the criterion."""
+def _numbers(decision: Decision, shown: Sequence[Setting]) -> Iterator[Column]:
+    """EDP and ED²P have no interval of their own unless one of them is the criterion."""
     from rich.text import Text
 
-    columns = {}
     for name, metric in decision.question.quantities.items():
         found = [setting.estimates.get(name) for setting in shown]
         known = [estimate.mean for estimate in found if estimate is not None]
@@ -296,8 +292,8 @@ def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Tex
         if name in ("edp", "ed2p") and name != decision.question.criterion:
             found = [None if estimate is None else replace(estimate, half_width=None) for estimate in found]
         words = "top-1" if metric.share else metric.words
-        columns[f"{words}\n({unit})"] = [Text(amount(estimate, factor)) for estimate in found]
-    return columns
+        spare = 0 if name == decision.question.criterion else SPARE.get(name, 0)
+        yield Column(f"{words}\n({unit})", [Text(amount(estimate, factor)) for estimate in found], spare=spare)
 
 
 def _chance(probability: float | None) -> str:
