@@ -11,7 +11,7 @@ from energybench.study.columns import Column, Columns
 from energybench.study.quantities import quantity
 from energybench.study.rows import Row, natural, rows
 from energybench.study.separation import in_question
-from energybench.study.words import plus_minus
+from energybench.study.words import plus_minus, real
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -146,7 +146,7 @@ def _cell(row: Row, metric: str, form: str, marked: bool) -> Text:
     found = row.estimate(metric)
     if found is None:
         return Text("-")
-    half_width = found.half_width if metric in SPREAD else None
+    half_width = real(found.half_width, found.mean) if metric in SPREAD else None
     if half_width is None and metric == "energy_j":
         half_width = _meter_u(row)
     text = form.format(found.mean) if not half_width else plus_minus(found.mean, half_width, percent="%" in form)
