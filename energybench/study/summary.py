@@ -173,8 +173,8 @@ def _quality(row: Row) -> str:
     return ", ".join(sorted(set(filter(None, words)), key=lambda word: (word != "ok", word)))
 
 
-def verdict(results: Sequence[Result]) -> list[str]:
-    """What the table allows to be said, and how to learn more."""
+def verdict(results: Sequence[Result], *, one_seed: bool = True) -> list[str]:
+    """What the table allows to be said, and how to learn more, where only `one_seed` was asked for."""
     made = rows(results)
     if len(made) < 2:
         return []
@@ -185,6 +185,6 @@ def verdict(results: Sequence[Result]) -> list[str]:
         if any(row.estimate(criterion.metric) for row in made):
             winner = best(made, criterion)
             lines.append(f"{criterion.words}: {winner.label if winner else 'not distinguishable'}")
-    if any(len(row.finished) < 2 for row in made):
+    if one_seed and all(len(row.results) == 1 for row in made):
         lines.append("One run each tells no scatter. Repeat each setting to tell them apart: add seed=0,1,2")
     return lines

@@ -158,6 +158,11 @@ class TestVerdict:
         assert all(line.endswith("not distinguishable") for line in lines)
         assert "seed=0,1,2" in advice
 
+    def test_seeds_are_not_advised_where_there_are_some(self):
+        assert len(verdict([*repeats(64, 0.1, 0.2), result(128)])) == 2
+        assert len(verdict([result(64), result(128)], one_seed=False)) == 2
+        assert len(verdict([result(64), result(128)])) == 3
+
     def test_one_row_needs_no_verdict(self):
         assert verdict(repeats(64, 0.1, 0.2)) == []
 
