@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
+from typing import Any
 
 from energybench.errors import ConfigError
 from energybench.run.result import Result
@@ -44,10 +45,10 @@ class Question:
         _one_of("per", self.per, BASES)
         _one_of("criterion", self.criterion, CRITERIA)
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
-            raise ConfigError(f"min-accuracy {self.min_accuracy}: give a share from 0 to 1, or a percentage (97%)")
+            raise ConfigError(f"--min-accuracy {self.min_accuracy}: give a share from 0 to 1, or a percentage (97%)")
         for name, value in (("max-slowdown", self.max_slowdown), ("max-energy", self.max_energy_j)):
             if value is not None and not 0 <= value < float("inf"):
-                raise ConfigError(f"{name} {value}: give a number from 0")
+                raise ConfigError(f"--{name} {value}: give a number from 0")
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
@@ -57,7 +58,7 @@ class Question:
 
 def _one_of(name: str, value: str, names: Sequence[str]) -> None:
     if value not in names:
-        raise ConfigError(f"{name} {value!r}: one of {', '.join(names)}")
+        raise ConfigError(f"--{name} {value}: one of {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -280,10 +281,17 @@ def _estimates(row: Row, asked: Mapping[str, Quantity]) -> dict[str, Estimate]:
 
 def _why_left_out(row: Row, question: Question) -> str:
     if question.per == "target-accuracy":
-        return "it did not reach the target accuracy, or had none"
+        targets = [_budget(result).get("target_accuracy") for result in row.finished]
+        return "no run reached the target accuracy" if any(targets) else "no run had budget.target_accuracy set"
     if question.per == "epoch" and row.estimate(per("image")["energy"]) is not None:
         return "no epoch came to its end"
     return "no energy was read that covers the training"
+
+
+def _budget(result: Result) -> Mapping[str, Any]:
+    """When its training was to end."""
+    budget = result.config.get("budget")
+    return budget if isinstance(budget, Mapping) else {}
 
 
 Unmet = dict[str, tuple[str, float]]

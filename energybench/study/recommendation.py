@@ -33,9 +33,10 @@ BASIS = {"image": "an image", "epoch": "an epoch", "run": "a run", "target-accur
 
 def title(decision: Decision) -> str:
     """What was compared: 'energy of the gpu (TITAN Xp), measured by nvml; data set digits; 12 settings, 36 runs'."""
+    if not decision.settings:
+        return f"data set {decision.dataset}; no setting has what is asked for"
     runs = [result for setting in decision.settings for result in setting.row.finished]
-    read = heading(runs) if runs else "no energy was read"
-    return f"{read}; data set {decision.dataset}; {len(decision.settings)} settings, {len(runs)} runs"
+    return f"{heading(runs)}; data set {decision.dataset}; {len(decision.settings)} settings, {len(runs)} runs"
 
 
 def lines(decision: Decision, rates: Rates) -> list[str]:
@@ -46,7 +47,7 @@ def lines(decision: Decision, rates: Rates) -> list[str]:
             "Estimated energy is a constant power times the time: it ranks settings of one device as their time does."
         )
     left = [f"{label} ({why})" for label, why in decision.left_out.items()]
-    if left:
+    if left and decision.settings:
         said.append(f"Left out: {listed(left)}")
     hidden = len(decision.settings) - len(shown_settings(decision))
     return [*said, f"{hidden} more settings are not in the table; --json has all."] if hidden else said
@@ -137,7 +138,7 @@ def _constraints(decision: Decision) -> list[str]:
 
 def _nothing(decision: Decision) -> Iterator[str]:
     if not decision.settings:
-        yield "No setting can be recommended: none has what is asked for."
+        yield f"No setting can be recommended: {listed(list(dict.fromkeys(decision.left_out.values())))}."
         return
     yield f"No setting meets what you ask: {'; '.join(_constraints(decision)) or 'every run reaches the target'}."
     near = decision.nearest
