@@ -39,15 +39,16 @@ class Column:
     number: bool = True
     spare: int = 0
 
-    @cached_property
-    def head(self) -> str:
-        """The title, that of numbers no wider than it must be."""
-        return "\n".join(textwrap.fill(line, self.least) for line in self.title.splitlines())
+    def head(self, width: int) -> str:
+        """The title in lines of so many characters."""
+        return "\n".join(textwrap.fill(line, width) for line in self.title.splitlines())
 
     @cached_property
     def widest(self) -> int:
         """Characters that it takes unbroken."""
-        return self.least if self.number else max(text.cell_len for text in (*self.cells, *self._title))
+        from rich.text import Text
+
+        return max(text.cell_len for text in (*self.cells, *map(Text, self.title.splitlines())))
 
     @cached_property
     def least(self) -> int:
@@ -98,7 +99,7 @@ class Columns:
             taken = max(column.shortest, min(column.widest, column.least + room))
             room -= taken - column.least
             drawn.add_column(
-                column.head,
+                column.head(taken),
                 justify="right" if column.number else "left",
                 no_wrap=column.number,
                 overflow="fold",
