@@ -128,7 +128,7 @@ def _run_sweep(
             if result.sweep_id == sweep.sweep_id
         ]
         results = _in_order(result for folder, result in found if folder.name in numbers or not command.known)
-        _show(results, command)
+        _show(results, command, interrupted)
         ended = _in_order(result for _, result in found)
         page = page_of_sweep(
             Collected(tuple(ended), (), {run.run_id: folder for folder, run in found}), command.directory
@@ -256,7 +256,7 @@ def _in_order(results: Iterable[Result]) -> list[Result]:
     return sorted(results, key=lambda result: result.started_at)
 
 
-def _show(results: Sequence[Result], command: Command) -> None:
+def _show(results: Sequence[Result], command: Command, interrupted: bool = False) -> None:
     """The table, what it allows to be said, and where to look further; of several nodes the first shows it."""
     if command.cells[0].experiment.nodes.number:
         return
@@ -264,14 +264,28 @@ def _show(results: Sequence[Result], command: Command) -> None:
     if results:
         out.print()
         out.print(table(results) if command.multirun else details(results[0]))
-        for line in verdict(results):
+        one_seed = command.known and not interrupted and len({cell.experiment.seed for cell in command.cells}) == 1
+        for line in verdict(results, one_seed=one_seed):
             out.print(line, markup=False, soft_wrap=True)
+    if interrupted:
+        out.print(_interrupted_line(results, command), markup=False, soft_wrap=True)
     out.print(f"results: {command.directory}", markup=False, soft_wrap=True)
     if options.name != "none" and results:
         store = f" --uri {options.uri}" if options.uri and redact(options.uri) == options.uri else ""
         named = f" --experiment {quote(options.experiment)}" if options.experiment != Tracking().experiment else ""
         command_line = f"{_python()} -m energybench ui{store}{named}"
         out.print(f"compare runs in the browser: {command_line}", markup=False, soft_wrap=True)
+
+
+def _interrupted_line(results: Sequence[Result], command: Command) -> str:
+    """How far the sweep has come, and how it goes on."""
+    done = sum(result.status == "finished" for result in results)
+    said = f"interrupted, {done}{f' of {len(command.cells)}' if command.known else ''} cells done"
+    if not command.goes_on:
+        return said
+    if command.cells[0].experiment.sweep.name:
+        return f"{said}; give the same command again to go on"
+    return f"{said}; to go on, give the same command again with hydra.sweep.dir={quote(str(command.directory))}"
 
 
 def _dry_run(command: Command, plans: Sequence[Plan], left_out: Mapping[str, int], host: str) -> None:

@@ -31,7 +31,7 @@ def recommend(given: argparse.Namespace) -> int:
     question = Question(
         per=given.per,
         criterion=given.criterion,
-        min_accuracy=_share("min-accuracy", given.min_accuracy),
+        min_accuracy=_share("min-accuracy", given.min_accuracy, most=1.0),
         max_slowdown=_share("max-slowdown", given.max_slowdown),
         max_energy_j=_joules(given.max_energy),
         baseline=given.baseline,
@@ -54,7 +54,10 @@ def recommend(given: argparse.Namespace) -> int:
     for index, decision in enumerate(decisions):
         if index:
             out.print()
-        out.print(recommendation.table(decision))
+        if decision.settings:
+            out.print(recommendation.table(decision))
+        else:
+            out.print(recommendation.title(decision), markup=False, soft_wrap=True)
         for line in recommendation.lines(decision, rates):
             out.print(line, markup=False, soft_wrap=True)
     if len(decisions) > 1:
@@ -142,14 +145,18 @@ def _short(sources: list[str]) -> list[str]:
     return [name.removesuffix("/result.json") or name for name in names]
 
 
-def _share(name: str, text: str | None) -> float | None:
+def _share(name: str, text: str | None, most: float = math.inf) -> float | None:
     """'97%' or '0.97'."""
     if text is None:
         return None
-    value, unit = _amount(name, text, "a percentage such as 10%, or a share such as 0.1")
+    wanted = "a percentage such as 10%, or a share such as 0.1"
+    value, unit = _amount(name, text, wanted)
     if unit not in ("", "%") or (not unit and value > 1):
-        raise ConfigError(f"--{name} {text}: write a percentage such as 10%, or a share such as 0.1")
-    return value / 100 if unit else value
+        raise ConfigError(f"--{name} {text}: write {wanted}")
+    share = value / 100 if unit else value
+    if share > most:
+        raise ConfigError(f"--{name} {text}: write no more than {most:.0%}")
+    return share
 
 
 def _joules(text: str | None) -> float | None:

@@ -10,8 +10,9 @@ from typing import Any
 from energybench.study.compare import Change, Comparison, Pair
 from energybench.study.condition import Verdict
 from energybench.study.grid import Grid
+from energybench.study.intervals import ROUNDING
 from energybench.study.summary import heading
-from energybench.study.words import amount, listed, percent, scaled
+from energybench.study.words import amount, listed, scaled, signed
 
 OVERVIEW = ("energy_per_image_j", "images_per_s", "power_mean_w", "accuracy_top1")
 """Metrics of a table of many settings."""
@@ -71,19 +72,17 @@ def moved(change: Change) -> str:
     mark = " *" if change.told_apart else ""
     if change.ratio is not None:
         ends = _ends(change.ratio.low, change.ratio.high, 1.0)
-        return f"{_signed(change.ratio.value - 1)} %{ends}{mark}"
+        return f"{signed(change.ratio.value - 1)} %{ends}{mark}"
     if change.difference is not None:
         ends = _ends(change.difference.low, change.difference.high, 0.0)
-        return f"{_signed(change.difference.value)} pp{ends}{mark}"
+        return f"{signed(change.difference.value)} pp{ends}{mark}"
     return "not compared" if change.before is not None and change.after is not None else "-"
 
 
 def _ends(low: float | None, high: float | None, origin: float) -> str:
-    return "" if low is None or high is None else f" ({_signed(low - origin)} to {_signed(high - origin)})"
-
-
-def _signed(share: float) -> str:
-    return "0" if share == 0 else f"{'-' if share < 0 else '+'}{percent(share)}"
+    if low is None or high is None or high - low <= ROUNDING:
+        return ""
+    return f" ({signed(low - origin)} to {signed(high - origin)})"
 
 
 def lines(comparison: Comparison) -> list[str]:

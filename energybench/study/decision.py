@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cached_property
+from typing import Any
 
 from energybench.errors import ConfigError
 from energybench.run.result import Result
 from energybench.study.intervals import Difference, Estimate, Ratio, difference, gain_variance
 from energybench.study.quantities import ACCURACY, BASES, CRITERIA, Quantity, per, quantity
 from energybench.study.redraws import shares_of_best
-from energybench.study.rows import Row, rows
+from energybench.study.rows import Row, among, rows
 from energybench.study.separation import change, in_question, repeats_needed
-from energybench.study.words import amount, digits, scaled, with_unit
+from energybench.study.words import amount, digits, listed, scaled, with_unit
 
 FRONT = ("energy", "time", "accuracy")
 """What the Pareto front is over. EDP and ED²P grow with energy and time, so that with them it is the same front."""
@@ -43,10 +45,10 @@ class Question:
         _one_of("per", self.per, BASES)
         _one_of("criterion", self.criterion, CRITERIA)
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
-            raise ConfigError(f"min-accuracy {self.min_accuracy}: give a share from 0 to 1, or a percentage (97%)")
+            raise ConfigError(f"--min-accuracy {self.min_accuracy}: give a share from 0 to 1, or a percentage (97%)")
         for name, value in (("max-slowdown", self.max_slowdown), ("max-energy", self.max_energy_j)):
             if value is not None and not 0 <= value < float("inf"):
-                raise ConfigError(f"{name} {value}: give a number from 0")
+                raise ConfigError(f"--{name} {value}: give a number from 0")
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
@@ -56,7 +58,7 @@ class Question:
 
 def _one_of(name: str, value: str, names: Sequence[str]) -> None:
     if value not in names:
-        raise ConfigError(f"{name} {value!r}: one of {', '.join(names)}")
+        raise ConfigError(f"--{name} {value}: one of {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,14 @@ def decide(results: Iterable[Result], question: Question) -> list[Decision]:
     for row in table:
         if row.finished:
             groups.setdefault((*row.group, dataset_of(row)), []).append(row)
-    baseline = None if question.baseline is None else find_row(table, question.baseline)
-    return [_decide(members, group, question, baseline) for group, members in groups.items()]
+    tables = [among(members) for members in groups.values()]
+    baselines: Sequence[Row | None] = [None] * len(tables)
+    if question.baseline is not None:
+        baselines = find_rows([*tables, [row for row in table if not row.finished]], question.baseline)
+    return [
+        _decide(members, group, question, baseline)
+        for members, group, baseline in zip(tables, groups, baselines, strict=False)
+    ]
 
 
 def dataset_of(row: Row) -> str:
@@ -183,28 +191,46 @@ def dataset_of(row: Row) -> str:
     return str(dataset.get("name", "")) if isinstance(dataset, Mapping) else str(dataset or "")
 
 
-def find_row(table: Sequence[Row], text: str) -> Row:
-    """The row whose label, or whose factors, are those of `text`: "batch=128 gpu.count=1".
+def find_rows(tables: Sequence[Sequence[Row]], text: str) -> list[Row | None]:
+    """Of each table the row whose label, or whose factors, are those of `text`: "batch=128 gpu.count=1".
 
     Raises:
-        ConfigError: none, or several.
+        ConfigError: none in all of them, or several in one.
     """
-    exact = [row for row in table if row.label == text]
-    found = exact or [row for row in table if all(_has(row, word) for word in text.split())]
-    if len(found) == 1:
-        return found[0]
-    labels = "; ".join(row.label for row in (found or table)[:12]) + ("; ..." if len(found or table) > 12 else "")
-    raise ConfigError(
-        f"baseline {text!r}: {len(found) or 'no'} setting{'s' * (len(found) > 1)} of it; there is: {labels}"
+    named = [[row for row in table if row.label == text] for table in tables]
+    words = text.split()
+    found = (
+        named if any(named) else [[row for row in table if all(_has(row, word) for word in words)] for table in tables]
     )
+    most = max(found, key=len)
+    if len(most) > 1:
+        labels = listed([row.label for row in most], NEAREST)
+        raise ConfigError(f"--baseline {text!r}: {len(most)} settings of it; say which: {labels}")
+    if not most:
+        near = listed(_nearest([row for table in tables for row in table], text)[:NEAREST])
+        raise ConfigError(f"--baseline {text!r}: no setting of it; the nearest: {near}")
+    return [rows[0] if rows else None for rows in found]
+
+
+NEAREST = 4
+"""Settings that an error names."""
+
+
+def _nearest(table: Sequence[Row], text: str) -> list[str]:
+    """Labels by how many of the words of `text` the rows have, then by how alike they look."""
+    alike = {
+        row.label: (sum(_has(row, word) for word in text.split()), SequenceMatcher(None, text, row.label).ratio())
+        for row in table
+    }
+    return sorted(alike, key=lambda label: alike[label], reverse=True)
 
 
 def _has(row: Row, word: str) -> bool:
     key, equals, value = word.partition("=")
     factors = row.factors
     given = {text.partition("=")[0]: text.partition("=")[2] for text in row.results[0].overrides}
-    known = [factors.get(key), factors.get(f"{key}.name"), given.get(key)]
-    return bool(equals) and value in [text for text in known if text is not None]
+    known = [text for text in (factors.get(key), factors.get(f"{key}.name"), given.get(key)) if text is not None]
+    return bool(equals) and value in (known or ["-"])
 
 
 def _decide(table: Sequence[Row], group: tuple[str, str, str], question: Question, baseline: Row | None) -> Decision:
@@ -243,7 +269,7 @@ def _decide(table: Sequence[Row], group: tuple[str, str, str], question: Questio
         tied=tied,
         nearest=None if chosen else min(settings, key=lambda setting: setting.missed_by, default=None),
         repeats=_repeats(chosen, tied, criterion, len(meeting) - 1) if chosen else (),
-        against=_against(chosen, baseline, asked) if chosen and baseline and baseline in table else None,
+        against=_against(chosen, baseline, asked) if chosen and baseline else None,
         left_out=left_out,
     )
 
@@ -255,10 +281,17 @@ def _estimates(row: Row, asked: Mapping[str, Quantity]) -> dict[str, Estimate]:
 
 def _why_left_out(row: Row, question: Question) -> str:
     if question.per == "target-accuracy":
-        return "it did not reach the target accuracy, or had none"
+        targets = [_budget(result).get("target_accuracy") for result in row.finished]
+        return "no run reached the target accuracy" if any(targets) else "no run had budget.target_accuracy set"
     if question.per == "epoch" and row.estimate(per("image")["energy"]) is not None:
         return "no epoch came to its end"
     return "no energy was read that covers the training"
+
+
+def _budget(result: Result) -> Mapping[str, Any]:
+    """When its training was to end."""
+    budget = result.config.get("budget")
+    return budget if isinstance(budget, Mapping) else {}
 
 
 Unmet = dict[str, tuple[str, float]]

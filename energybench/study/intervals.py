@@ -16,6 +16,9 @@ from statistics import NormalDist
 
 CONFIDENCE = 0.95
 
+ROUNDING = 1e-9
+"""No measurement is so sure: differences and intervals of a smaller share are arithmetic's, as of a constant power."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -157,7 +160,8 @@ def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Differenc
         alpha: one less the confidence of the interval.
     """
     alike = gain_variance(a, b) + a.edges_u**2 + b.edges_u**2
-    value, beyond = b.mean - a.mean, quantile(1 - alpha / 2) * math.sqrt(alike)
+    value = 0.0 if math.isclose(a.mean, b.mean, rel_tol=ROUNDING) else b.mean - a.mean
+    beyond = quantile(1 - alpha / 2) * math.sqrt(alike)
     if a.scatter is None or b.scatter is None:
         return Difference(value, None, None, beyond)
     scatter = a.scatter + b.scatter

@@ -6,13 +6,14 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from energybench.study.columns import Column, Columns
 from energybench.study.costs import Rates
 from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
 from energybench.study.intervals import Ratio
 from energybench.study.redraws import DRAWS
-from energybench.study.rows import Row
+from energybench.study.rows import Row, deciding
 from energybench.study.separation import MOST_REPEATS
 from energybench.study.summary import heading
 from energybench.study.words import (
@@ -26,19 +27,16 @@ from energybench.study.words import (
     with_unit,
 )
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
 LEAST = {"energy": "the least energy", "time": "the least time", "edp": "the least EDP", "ed2p": "the least ED²P"}
 BASIS = {"image": "an image", "epoch": "an epoch", "run": "a run", "target-accuracy": "to the target accuracy"}
 
 
 def title(decision: Decision) -> str:
     """What was compared: 'energy of the gpu (TITAN Xp), measured by nvml; data set digits; 12 settings, 36 runs'."""
+    if not decision.settings:
+        return f"data set {decision.dataset}; no setting has what is asked for"
     runs = [result for setting in decision.settings for result in setting.row.finished]
-    read = heading(runs) if runs else "no energy was read"
-    return f"{read}; data set {decision.dataset}; {len(decision.settings)} settings, {len(runs)} runs"
+    return f"{heading(runs)}; data set {decision.dataset}; {len(decision.settings)} settings, {len(runs)} runs"
 
 
 def lines(decision: Decision, rates: Rates) -> list[str]:
@@ -49,7 +47,7 @@ def lines(decision: Decision, rates: Rates) -> list[str]:
             "Estimated energy is a constant power times the time: it ranks settings of one device as their time does."
         )
     left = [f"{label} ({why})" for label, why in decision.left_out.items()]
-    if left:
+    if left and decision.settings:
         said.append(f"Left out: {listed(left)}")
     hidden = len(decision.settings) - len(shown_settings(decision))
     return [*said, f"{hidden} more settings are not in the table; --json has all."] if hidden else said
@@ -140,7 +138,7 @@ def _constraints(decision: Decision) -> list[str]:
 
 def _nothing(decision: Decision) -> Iterator[str]:
     if not decision.settings:
-        yield "No setting can be recommended: none has what is asked for."
+        yield f"No setting can be recommended: {listed(list(dict.fromkeys(decision.left_out.values())))}."
         return
     yield f"No setting meets what you ask: {'; '.join(_constraints(decision)) or 'every run reaches the target'}."
     near = decision.nearest
@@ -242,50 +240,48 @@ def more_runs(decision: Decision) -> list[tuple[Row, int]]:
 
 
 def command(row: Row, runs: int) -> str:
-    """What to type behind `energybench` for so many more runs of a setting: its overrides, and seeds it has not had."""
-    kept = [text for text in row.results[0].overrides if not text.startswith(("seed=", "hydra.", "sweep."))]
+    """What to type behind `energybench` for so many more runs of a setting: what makes it, and seeds it has not had."""
     had = [int(seed) for result in row.results if str(seed := result.config.get("seed", 0)).lstrip("-").isdigit()]
     first = max(had, default=-1) + 1
     seeds = ",".join(str(first + index) for index in range(runs)) if runs <= SPELT else f"range({first},{first + runs})"
-    return shlex.join([*kept, f"seed={seeds}", "-m"])
+    return shlex.join([*deciding(row.results[0]).values(), f"seed={seeds}", "-m"])
 
 
 SPELT = 8
 """Seeds that are spelt out in a command; of more, Hydra's range is shorter."""
 
 
-def table(decision: Decision) -> Table:
+def table(decision: Decision) -> Columns:
     """Every setting: energy, time, accuracy, EDP, ED²P; the Pareto front marked, and what is not met said."""
-    from rich.table import Table
     from rich.text import Text
 
     shown = shown_settings(decision)
-    columns = {"setting": [Text(_marked(setting, decision)) for setting in shown]}
-    columns |= _numbers(decision, shown)
-    columns["front"] = [Text("yes" * setting.on_front) for setting in shown]
+    columns = [Column("setting", [Text(_marked(setting, decision)) for setting in shown], number=False)]
+    columns += _numbers(decision, shown)
+    columns.append(Column("front", [Text("yes" * setting.on_front) for setting in shown], spare=SPARE["front"]))
     if any(setting.probability is not None for setting in shown):
-        columns["best in"] = [Text(_chance(setting.probability)) for setting in shown]
-    columns["runs"] = [Text(str(len(setting.row.finished))) for setting in shown]
+        chances = [Text(_chance(setting.probability)) for setting in shown]
+        columns.append(Column("best in", chances, spare=SPARE["best in"]))
+    runs = [Text(str(len(setting.row.finished))) for setting in shown]
+    columns.append(Column("runs", runs, spare=SPARE["runs"]))
     if any(setting.unmet for setting in shown):
-        columns["not met"] = [Text("; ".join(setting.unmet)) for setting in shown]
-    drawn = Table(title=title(decision), title_justify="left", title_style="")
-    for index, head in enumerate(columns):
-        # The numbers keep their width.
-        drawn.add_column(head, justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
-    for setting, *cells in zip(shown, *columns.values(), strict=True):
-        drawn.add_row(*cells, style="bold" if setting is decision.chosen else None)
-    return drawn
+        columns.append(Column("not met", [Text("; ".join(setting.unmet)) for setting in shown], number=False))
+    strong = frozenset(index for index, setting in enumerate(shown) if setting is decision.chosen)
+    return Columns(title(decision), tuple(columns), strong)
+
+
+SPARE = {"ed2p": 6, "edp": 5, "front": 4, "best in": 3, "runs": 2, "time": 1}
+"""Columns that a narrow terminal does without, unless it is what was asked; see `Column.spare`."""
 
 
 def _marked(setting: Setting, decision: Decision) -> str:
     return f"{setting.label} *" if setting is decision.chosen else setting.label
 
 
-def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Text]]:
-    """Head -> cells; EDP and ED²P have no interval of their own unless one of them is the criterion."""
+def _numbers(decision: Decision, shown: Sequence[Setting]) -> Iterator[Column]:
+    """EDP and ED²P have no interval of their own unless one of them is the criterion."""
     from rich.text import Text
 
-    columns = {}
     for name, metric in decision.question.quantities.items():
         found = [setting.estimates.get(name) for setting in shown]
         known = [estimate.mean for estimate in found if estimate is not None]
@@ -295,8 +291,8 @@ def _numbers(decision: Decision, shown: Sequence[Setting]) -> dict[str, list[Tex
         if name in ("edp", "ed2p") and name != decision.question.criterion:
             found = [None if estimate is None else replace(estimate, half_width=None) for estimate in found]
         words = "top-1" if metric.share else metric.words
-        columns[f"{words}\n({unit})"] = [Text(amount(estimate, factor)) for estimate in found]
-    return columns
+        spare = 0 if name == decision.question.criterion else SPARE.get(name, 0)
+        yield Column(f"{words}\n({unit})", [Text(amount(estimate, factor)) for estimate in found], spare=spare)
 
 
 def _chance(probability: float | None) -> str:

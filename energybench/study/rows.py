@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from energybench.run.result import Result, devices_of
 from energybench.study.intervals import Estimate, Sample
 from energybench.study.quantities import Quantity, quantity
-from energybench.study.sameness import decisive
+from energybench.study.sameness import decides, decisive
 from energybench.tracking import run_name
 from energybench.tracking.record import flatten
 
@@ -22,8 +22,8 @@ BESIDE = ("seed", "quality", "checkpoint")
 TOLD = ("device", "generation", "engine")
 """Tags that are factors too: what `auto` has found."""
 
-UNTOLD = ("seed", "experiment")
-"""Words of a command line that are in no label: repeats are one row, an experiment is the settings that it makes."""
+UNTOLD = "experiment"
+"""In no label, though it decides: an experiment is the settings that it makes."""
 
 PLAIN = ("model.name", "dataset.name", "device", "gpu.count", "batch", "precision", "engine")
 """What names a setting first, where the command line's own words are not known."""
@@ -106,6 +106,18 @@ def rows(results: Iterable[Result]) -> list[Row]:
     return [Row(label, tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
 
 
+def among(table: Sequence[Row]) -> list[Row]:
+    """The same rows, labelled by what differs among them."""
+    labels = _labels([row.results[0] for row in table])
+    return [replace(row, label=label) for row, label in zip(table, labels, strict=True)]
+
+
+def deciding(result: Result) -> dict[str, str]:
+    """What of a run's command line makes its setting: key -> the whole override."""
+    words = {text.lstrip("+").partition("=")[0]: text for text in result.overrides}
+    return {key: text for key, text in words.items() if decides(key, result.config, BESIDE)}
+
+
 def varying(table: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """The factors that differ between rows, with their levels in order of appearance."""
     found = [row.factors for row in table]
@@ -140,17 +152,18 @@ def _factors(result: Result) -> dict[str, str]:
 
 
 def _labels(results: Sequence[Result]) -> list[str]:
-    """'batch=64' for each: what the command lines' own words decide and differs between the rows, the seed left out."""
-    given = [dict(text.lstrip("+").partition("=")[::2] for text in result.overrides) for result in results]
+    """'batch=64' for each: what the command lines' own words decide and differs between the rows."""
+    words = [deciding(result) for result in results]
+    given = [{key: text.partition("=")[2] for key, text in one.items() if key != UNTOLD} for one in words]
     found = [_factors(result) for result in results]
-    keys = dict.fromkeys(key for overrides in given for key in overrides if key not in UNTOLD)
+    keys = dict.fromkeys(key for one in given for key in one)
     values = {key: [_value(key, *row) for row in zip(found, given, strict=True)] for key in keys}
     differing = [key for key, row_by_row in values.items() if len(set(row_by_row)) > 1]
     labels = [" ".join(f"{key}={values[key][index]}" for key in differing) for index in range(len(results))]
     if differing and len(set(labels)) == len(labels):
         return labels
     if len(results) == 1:
-        return [run_name(results[0].config, results[0].overrides)]
+        return [run_name(results[0].config, list(words[0].values()))]
     return _by_factors(found, labels, results)
 
 

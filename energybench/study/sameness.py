@@ -11,7 +11,7 @@ from energybench.devices import CPU
 from energybench.run.preflight import Plan
 from energybench.run.result import Result, devices_of
 
-BESIDE = frozenset({"tracking", "sweep", "rerun"})
+BESIDE = frozenset({"tracking", "sweep", "rerun", "hydra"})
 """Sections of the configuration that change where a run is recorded or when it runs, and nothing in it."""
 
 BESIDE_IN_MEASURE = frozenset({"lock", "watchdog_s"})
@@ -31,6 +31,16 @@ def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[s
     ):  # of one it says nothing, as before there were several
         kept["nodes"] = {key: value for key, value in nodes.items() if key in DECISIVE_OF_NODES}
     return kept
+
+
+def decides(key: str, config: Mapping[str, Any], without: Collection[str] = ()) -> bool:
+    """Whether a key of a command line, as "tracking.uri", is of what `decisive` keeps of a configuration."""
+    section, _, rest = key.lstrip("+~").replace("/", ".").partition(".")
+    option, held = rest.partition(".")[0], config.get(section)
+    if not option:
+        return section in decisive({section: held}, without)
+    inside = {option: None, **(held if isinstance(held, Mapping) else {})}
+    return option in decisive({section: inside}, without).get(section, {})
 
 
 def setting(config: Mapping[str, Any], *, seed: bool) -> str:

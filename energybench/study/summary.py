@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from energybench.run.result import Result
+from energybench.study.columns import Column, Columns
 from energybench.study.quantities import quantity
 from energybench.study.rows import Row, natural, rows
 from energybench.study.separation import in_question
-from energybench.study.words import plus_minus
+from energybench.study.words import plus_minus, real
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,24 @@ def heading(results: Sequence[Result]) -> str:
     return "; ".join(dict.fromkeys(parts)) or "no energy was read"
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result]) -> Columns:
     """The results as a table for a terminal; '*' marks what is best beyond its interval."""
-    from rich.table import Table
+    from rich.text import Text
 
     made = rows(results)
     winners = {criterion.metric: best(made, criterion) for criterion in CRITERIA}
-    drawn = Table(title=heading(results), title_justify="left", title_style="")
-    drawn.add_column("setting", overflow="fold")  # the numbers keep their width
-    for _, title, _ in COLUMNS:
-        drawn.add_column(title, justify="right", no_wrap=True)
-    drawn.add_column("runs", justify="right")
-    drawn.add_column("quality")
-    for row in _ordered(made):
-        cells = [_cell(row, metric, form, winners.get(metric) is row) for metric, _, form in COLUMNS]
-        drawn.add_row(row.label, *cells, _runs(row), _quality(row))
-    return drawn
+    ordered = _ordered(made)
+    columns = [Column("setting", [Text(row.label) for row in ordered], number=False)]
+    for metric, title, form in COLUMNS:
+        cells = [_cell(row, metric, form, winners.get(metric) is row) for row in ordered]
+        columns.append(Column(title, cells, spare=SPARE.get(metric, 0)))
+    columns.append(Column("runs", [Text(_runs(row)) for row in ordered]))
+    columns.append(Column("quality", [Text(_quality(row)) for row in ordered], number=False))
+    return Columns(heading(results), tuple(columns))
+
+
+SPARE = {"gflops_per_w": 5, "power_mean_w": 4, "images_per_s": 3, "energy_per_image_j": 2, "time_s": 1}
+"""Columns that a narrow terminal does without; see `Column.spare`."""
 
 
 def _ordered(made: Sequence[Row]) -> Sequence[Row]:
@@ -136,15 +140,17 @@ def details(result: Result) -> Table:
     return drawn
 
 
-def _cell(row: Row, metric: str, form: str, marked: bool) -> str:
+def _cell(row: Row, metric: str, form: str, marked: bool) -> Text:
+    from rich.text import Text
+
     found = row.estimate(metric)
     if found is None:
-        return "-"
-    half_width = found.half_width if metric in SPREAD else None
+        return Text("-")
+    half_width = real(found.half_width, found.mean) if metric in SPREAD else None
     if half_width is None and metric == "energy_j":
         half_width = _meter_u(row)
     text = form.format(found.mean) if not half_width else plus_minus(found.mean, half_width, percent="%" in form)
-    return f"[bold]{text} *[/bold]" if marked else text
+    return Text(f"{text} *", style="bold") if marked else Text(text)
 
 
 def _meter_u(row: Row) -> float | None:
@@ -167,8 +173,8 @@ def _quality(row: Row) -> str:
     return ", ".join(sorted(set(filter(None, words)), key=lambda word: (word != "ok", word)))
 
 
-def verdict(results: Sequence[Result]) -> list[str]:
-    """What the table allows to be said, and how to learn more."""
+def verdict(results: Sequence[Result], *, one_seed: bool = True) -> list[str]:
+    """What the table allows to be said, and how to learn more, where only `one_seed` was asked for."""
     made = rows(results)
     if len(made) < 2:
         return []
@@ -179,6 +185,6 @@ def verdict(results: Sequence[Result]) -> list[str]:
         if any(row.estimate(criterion.metric) for row in made):
             winner = best(made, criterion)
             lines.append(f"{criterion.words}: {winner.label if winner else 'not distinguishable'}")
-    if any(len(row.finished) < 2 for row in made):
+    if one_seed and all(len(row.results) == 1 for row in made):
         lines.append("One run each tells no scatter. Repeat each setting to tell them apart: add seed=0,1,2")
     return lines

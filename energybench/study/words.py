@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from energybench.study.intervals import Difference, Estimate, Ratio
+from energybench.study.intervals import ROUNDING, Difference, Estimate, Ratio
 
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 
@@ -28,12 +28,17 @@ def plus_minus(mean: float, half_width: float, *, percent: bool = False) -> str:
     return f"{mean * scale:,.{decimals}f} ± {half_width * scale:,.{decimals}f}{unit}"
 
 
+def real(half_width: float | None, mean: float) -> float | None:
+    """The half width of an interval; None where there is none, or no more than arithmetic makes it."""
+    return half_width if half_width is not None and half_width > ROUNDING * abs(mean) else None
+
+
 def amount(found: Estimate | None, factor: float = 1.0, *, share: bool = False) -> str:
     """'58.3 ± 1.2', or '58.31' of a single run, or '-'."""
     if found is None:
         return "-"
-    if found.half_width:
-        return plus_minus(found.mean * factor, found.half_width * factor, percent=share)
+    if half_width := real(found.half_width, found.mean):
+        return plus_minus(found.mean * factor, half_width * factor, percent=share)
     return f"{found.mean:.2%}".replace("%", " %") if share else digits(found.mean * factor)
 
 
@@ -54,8 +59,8 @@ def with_unit(found: Estimate | None, unit: str) -> str:
 
 
 def percent(share: float) -> str:
-    """'31', '4.2', '0.31': of a share that is not negative; two significant digits below ten."""
-    value = abs(share) * 100
+    """'31', '4.2', '0.31': of a share, without its sign; two significant digits below ten."""
+    value = abs(share) * 100 if abs(share) > ROUNDING else 0.0
     if value >= 9.95:
         return f"{value:.0f}"
     return f"{value:#.2g}" if value >= 0.1 else f"{value:.1g}"
@@ -78,13 +83,14 @@ def _moved(ratio: Ratio, fewer: str, more: str) -> str:
         return f"{said} (single runs: no interval)"
     ends = (ratio.low - 1, ratio.high - 1)
     if ends[0] <= 0 <= ends[1]:
-        return f"{said}, not told apart ({_signed(ends[0])} to {_signed(ends[1])} %)"
+        return f"{said}, not told apart ({signed(ends[0])} to {signed(ends[1])} %)"
     first, second = sorted(abs(end) for end in ends)
     return f"{said} ({percent(first)} to {percent(second)} %)"
 
 
-def _signed(share: float) -> str:
-    return f"{'-' if share < 0 else '+'}{percent(share)}"
+def signed(share: float) -> str:
+    """'-31', '+0.5', '0'."""
+    return "0" if abs(share) <= ROUNDING else f"{'-' if share < 0 else '+'}{percent(share)}"
 
 
 def accuracy_moved(difference: Difference) -> str:
@@ -96,7 +102,11 @@ def accuracy_moved(difference: Difference) -> str:
     low, high = difference.low * 100, difference.high * 100
     if low <= 0 <= high:
         widest = max(abs(low), abs(high))
-        return f"the same accuracy within ±{_points(widest)} percentage points" if widest else "the same accuracy"
+        return (
+            f"the same accuracy within ±{_points(widest)} percentage points"
+            if widest > ROUNDING
+            else "the same accuracy"
+        )
     first, second = sorted((abs(low), abs(high)))
     return f"{said} ({_points(first)} to {_points(second)})"
 

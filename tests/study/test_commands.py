@@ -67,6 +67,25 @@ class TestRecommend:
         assert "energy, not told apart (-" in line
         assert "  energybench batch=128 seed=3," in out or "take either" in line
 
+    def test_what_to_repeat_is_told_without_what_decides_nothing(self, study, capsys):
+        beside = ("tracking.uri=foo://bar", "sweep.name=live", "hydra/launcher=joblib", "rerun=all", "seed=0")
+        one = run(64, 0, overrides=("experiment=demo", *beside, "budget.epochs=1"))
+        written(study / "one", [one, run(128, 0, image_j=0.11)])
+        _, out, _ = said(capsys, "recommend", "one")
+        assert "  energybench experiment=demo budget.epochs=1 seed=1,2 -m" in out.splitlines()
+
+    def test_without_a_target_it_says_that_there_was_none(self, study, capsys):
+        code, out, _ = said(capsys, "recommend", "--per", "target-accuracy")
+        assert code == 0
+        assert out.splitlines()[:2] == [
+            "data set digits; no setting has what is asked for",
+            "No setting can be recommended: no run had budget.target_accuracy set.",
+        ]
+        config = {"budget": {"target_accuracy": 0.999}}
+        written(study / "aimed", repeats(64, (0.01, 0.011), config=config))
+        _, out, _ = said(capsys, "recommend", "aimed", "--per", "target-accuracy")
+        assert "No setting can be recommended: no run reached the target accuracy." in out
+
     def test_a_constraint_that_is_met_only_perhaps(self, study, capsys):
         _, out, _ = said(capsys, "recommend", "--min-accuracy", "97.95%")
         assert "Not surely what you ask: its top-1 accuracy 98.00 ± 0.25 % may be below 97.95%." in out
@@ -113,6 +132,9 @@ class TestRecommend:
             (["nowhere"], "nowhere: no such file or folder"),
             (["--per", "mile"], "one of image, epoch, run, target-accuracy"),
             (["--criterion", "beauty"], "one of energy, time, edp, ed2p"),
+            (["--per", "mile"], "--per mile: "),
+            (["--criterion", "speed"], "--criterion speed: "),
+            (["--min-accuracy", "150%"], "--min-accuracy 150%: write no more than 100%"),
             (["--min-accuracy", "97"], "write a percentage such as 10%"),
             (["--min-accuracy", "-1%"], "expected one argument"),
             (["--max-slowdown", "some"], "write a percentage"),
@@ -120,7 +142,7 @@ class TestRecommend:
             (["--price-per-kwh", "free"], "write a number"),
             (["--pue", "0.5"], "at least what its computers take"),
             (["--currency", "EUR"], "give a price too"),
-            (["--baseline", "batch=7"], "there is: batch=64; batch=128; batch=256"),
+            (["--baseline", "batch=7"], "no setting of it; the nearest: batch="),
         ],
     )
     def test_wrong_usage_is_exit_2_and_words(self, study, capsys, argv, words):

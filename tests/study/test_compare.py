@@ -228,6 +228,16 @@ class TestText:
         assert "1.000 ± 0.025 | 1.200 ± 0.025 | +20 % (+" in line
         assert line.endswith("* |")
 
+    def test_a_constant_power_has_no_interval_and_no_change(self):
+        def powers(*noise):
+            watts = [{"power_mean_w": 16 + step * 4e-15} for step in noise]
+            return [run(64, seed, independent=0, metrics=found) for seed, found in enumerate(watts)]
+
+        found = one(powers(-1, 0, -1), powers(2, 3, 2))
+        [grid] = grids(found)
+        [power] = [row for row in grid.rows if "power" in row[0]]
+        assert power[1:] == ("16.00", "16.00", "0 %")
+
     def test_several_pairs_are_a_line_a_setting_with_the_metrics_asked_for(self):
         [grid] = grids(one(OLD, NEW, "time_s"), ["time_s"])
         assert [row[0] for row in grid.rows] == ["batch=64", "batch=128"]

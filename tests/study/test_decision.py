@@ -76,7 +76,7 @@ class TestChoice:
 
     def test_failed_runs_are_no_settings(self):
         found = only([*repeats(64, around(0.1)), run(128, image_j=0.001, status="failed")])
-        assert labels(found.settings) == ["batch=64"]
+        assert labels(found.settings) == ["lenet batch=64"]
 
     def test_a_setting_without_energy_is_left_out_and_said(self):
         found = only([*repeats(64, around(0.1)), run(128, image_j=None)])
@@ -88,7 +88,7 @@ class TestGroups:
     @pytest.mark.parametrize("tags", [{"energy_source": "estimated"}, {"energy_scope": "cpu"}])
     def test_sources_and_scopes_are_decided_apart(self, tags):
         found = decide([*repeats(64, around(0.1)), *repeats(128, around(0.2), tags=tags)], Question())
-        assert [decision.chosen.label for decision in found] == ["batch=64", "batch=128"]
+        assert [decision.chosen.label for decision in found] == ["lenet batch=64", "lenet batch=128"]
 
     def test_data_sets_are_decided_apart(self):
         config = {"dataset": {"name": "synthetic", "options": {}}}
@@ -96,6 +96,24 @@ class TestGroups:
             [*repeats(64, around(0.1)), *repeats(128, around(0.2), config=config, accuracy=None)], Question()
         )
         assert [decision.dataset for decision in found] == ["digits", "synthetic"]
+
+    def test_a_group_is_labelled_by_what_differs_in_it(self):
+        def told(batch, gpu, image_j, **changes):
+            overrides = (f"batch={batch}", f"gpu={gpu}", "precision=fp16")
+            config = {"gpu": {"name": gpu, "count": 1}}
+            return run(batch, image_j=image_j, overrides=overrides, config=config, **changes)
+
+        tags = {"energy_scope": "cpu"}
+        table = [told(64, "pascal", 0.1), told(128, "pascal", 0.2), told(64, "cpu", 0.3, tags=tags)]
+        table += [told(64, "none", 0.4, tags=tags)]
+        assert [labels(found.settings) for found in decide(table, Question())] == [
+            ["batch=64", "batch=128"],
+            ["gpu=cpu", "gpu=none"],
+        ]
+        for text in ("gpu=none", "batch=64 gpu=none", "batch=64 gpu=none precision=fp32"):
+            first, second = decide(table, Question(baseline=text))
+            assert first.against is None
+            assert second.against.baseline == "gpu=none"
 
     def test_nothing_finished_is_no_decision(self):
         assert decide([run(status="failed")], Question()) == []
@@ -206,6 +224,14 @@ class TestBaseline:
     def test_none_or_several_is_an_error_that_lists_what_there_is(self, text):
         with pytest.raises(ConfigError, match="batch=64"):
             only([*repeats(64, around(0.1)), *repeats(128, around(0.2))], baseline=text)
+
+    def test_the_nearest_few_of_many_are_named(self):
+        table = [run(batch, overrides=(f"batch={batch}", "engine.some_long_option=7")) for batch in range(60, 100)]
+        with pytest.raises(ConfigError) as raised:
+            only(table, baseline="batch=990")
+        assert str(raised.value) == (
+            "--baseline 'batch=990': no setting of it; the nearest: batch=90; batch=99; batch=60; batch=69"
+        )
 
 
 class TestSeparation:

@@ -110,6 +110,31 @@ def kill(process):
 
 
 @pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize(
+    ("named", "how"),
+    [
+        (["sweep.name=mine"], "give the same command again to go on"),
+        ([], "to go on, give the same command again with hydra.sweep.dir=out"),
+    ],
+)
+def test_interrupted_it_says_how_to_go_on(tmp_path, named, how):
+    words = [*PLAIN, "batch=8,16", *named, "engine.step_s=0.2"]
+    process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    until(lambda: results(tmp_path / "out"), process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=TIMEOUT_S)[0]
+    assert process.returncode == 130
+    assert f"interrupted, 1 of 2 cells done; {how}" in said.splitlines()
+    assert "One run each" not in said
+
+
+def test_seeds_are_advised_only_where_one_was_given(run):
+    advice = "One run each tells no scatter. Repeat each setting to tell them apart: add seed=0,1,2"
+    assert advice in run(*PLAIN, "batch=8,16").splitlines()
+    assert advice not in run(*PLAIN, "batch=8,16", "seed=0,1")
+
+
+@pytest.mark.usefixtures("fakes")
 def test_killed_at_three_random_moments_it_ends_as_if_undisturbed(tmp_path):
     words = [*PLAIN, "batch=8,16", "seed=range(0,6)", "sweep.shuffle=1", "engine.step_s=0.02"]
     locks = [tmp_path / "locks-1", tmp_path / "locks-2"]

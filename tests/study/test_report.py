@@ -131,6 +131,14 @@ class TestContents:
         assert all("energy" not in row[3] for row in texts(assumed.effects))
         assert "Not answered" in assumed.claims[0].answers[0]
 
+    def test_advice_names_what_varies_in_its_network(self):
+        other = [run("caffenet", "maxwell", count, 64, seed) for count in (1, 2) for seed in (0, 1)]
+        [group] = contents(collected([*of_lenet(), *other])).groups
+        answers = {one.network: {finding.answer for finding in one.findings} for one in group.advice}
+        assert answers["lenet"] <= {"batch=64", "batch=128", "batch=256"}
+        assert answers["caffenet"] <= {"gpu.count=1", "gpu.count=2"}
+        assert all("gpu" in row[0] for row in texts(group.settings))
+
     def test_single_runs_are_not_ranked(self):
         found = contents(collected(of_lenet(seeds=(0,))))
         [advice] = found.groups[0].advice

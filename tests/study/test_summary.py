@@ -71,6 +71,17 @@ class TestRows:
         config = {"batch": 64, "tracking": {"uri": "a"}}
         assert len(rows([result(config=config), result(config=config | {"tracking": {"uri": "b"}})])) == 1
 
+    def test_what_decides_nothing_is_in_no_label(self):
+        beside = ("tracking.uri=foo://bar", "sweep.name=live", "rerun=failed", "hydra/sweeper=optuna")
+        beside += ("measure.lock=wait", "nodes.rank=1", "quality.strict=true", "seed=0")
+        model = {"name": "zoo", "options": {"network": "vgg11"}}
+        config = {"model": model, "precision": "fp32", "measure": {"lock": "wait"}, "nodes": {"count": 1, "rank": 1}}
+        one = result(64, overrides=(*beside, "batch=64", "model.network=vgg11"), config=config | {"batch": 64})
+        other = result(128, overrides=("batch=128",), config=config | {"batch": 128, "model": {"name": "lenet"}})
+        labels = [row.label for row in rows([one, other])]
+        assert labels == ["batch=64 model.network=vgg11", "batch=128 model.network=-"]
+        assert [row.label for row in rows([one])] == ["zoo batch=64 model.network=vgg11"]
+
     def test_runs_without_a_configuration_stay_apart(self):
         assert len(rows([Result(name, "failed", None, {}, "", "") for name in "ab"])) == 2
 
@@ -146,6 +157,11 @@ class TestVerdict:
         assert lines
         assert all(line.endswith("not distinguishable") for line in lines)
         assert "seed=0,1,2" in advice
+
+    def test_seeds_are_not_advised_where_there_are_some(self):
+        assert len(verdict([*repeats(64, 0.1, 0.2), result(128)])) == 2
+        assert len(verdict([result(64), result(128)], one_seed=False)) == 2
+        assert len(verdict([result(64), result(128)])) == 3
 
     def test_one_row_needs_no_verdict(self):
         assert verdict(repeats(64, 0.1, 0.2)) == []

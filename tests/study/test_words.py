@@ -28,6 +28,14 @@ class TestWords:
     def test_a_ratio_of_energies(self, ratio, words):
         assert less_or_more(ratio, "energy") == words
 
+    def test_what_arithmetic_alone_makes_is_not_shown(self):
+        noise = 16 * 4e-16
+        assert amount(Estimate(16 - noise, noise, 3)) == "16.00"
+        assert less_or_more(Ratio(1 - noise, 1 - 2 * noise, 1 + noise, 0.9), "power") == (
+            "0 % less power, not told apart (0 to 0 %)"
+        )
+        assert accuracy_moved(Difference(noise, 2 * noise, 0.9)) == "the same accuracy"
+
     def test_a_ratio_of_times(self):
         assert faster_or_slower(Ratio(1.04, 1.03, 1.05, 0.0)) == "4.0 % slower (3.0 to 5.0 %)"
         assert faster_or_slower(Ratio(0.5, 0.4, 0.6, 0.0)) == "50 % less time (40 to 60 %)"

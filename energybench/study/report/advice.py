@@ -9,7 +9,7 @@ from energybench.study.decision import FIRST_REPEATS
 from energybench.study.intervals import Ratio
 from energybench.study.quantities import Quantity, per, quantity
 from energybench.study.report.numbers import scale
-from energybench.study.report.settings import Entry
+from energybench.study.report.settings import Entry, alone
 from energybench.study.separation import change, in_question, repeats_needed
 from energybench.study.words import less_or_more
 
@@ -74,7 +74,7 @@ def advice(chosen: Sequence[Entry]) -> tuple[Advice, ...]:
 
 
 def by_network(chosen: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """The settings by network, and by data where one network was trained on several."""
+    """The settings by network, and by data where one network was trained on several; labelled by what differs there."""
     members = list(chosen)
     datasets: dict[str, set[str]] = {}
     for one in members:
@@ -83,7 +83,7 @@ def by_network(chosen: Iterable[Entry]) -> dict[str, list[Entry]]:
     for one in members:
         name = one.network if len(datasets[one.network]) == 1 else f"{one.network} on {one.dataset}"
         found.setdefault(name, []).append(one)
-    return found
+    return {name: alone(of_one) for name, of_one in found.items()}
 
 
 def _best(members: Sequence[Entry], metric: Quantity) -> list[Entry]:

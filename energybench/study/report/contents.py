@@ -15,7 +15,7 @@ from energybench.study.report import origin, pictures
 from energybench.study.report.advice import Advice, advice, by_network
 from energybench.study.report.claims import Claim, claims, effects_table
 from energybench.study.report.drawing import Picture
-from energybench.study.report.settings import Entry, entries, settings_table, speedups, study_table
+from energybench.study.report.settings import Entry, alone, entries, settings_table, speedups, study_table
 from energybench.study.report.tables import Table
 from energybench.study.rows import rows
 from energybench.study.summary import heading
@@ -121,7 +121,7 @@ def contents(found: Collected, title: str = "") -> Contents:
         title=title or _title(results),
         facts=tuple(_facts(results, chosen)),
         notes=(*_notes(chosen), *(f"Left out: {problem}" for problem in found.problems)),
-        groups=tuple(_of_group(key, members) for key, members in sorted(groups.items(), reverse=True)),
+        groups=tuple(_of_group(key, alone(members)) for key, members in sorted(groups.items(), reverse=True)),
         traces=pictures.traces(_traced(chosen, found.folders)),
         flags=origin.flags(chosen),
         failures=origin.failures(chosen),
@@ -193,7 +193,7 @@ def _notes(chosen: Sequence[Entry]) -> Iterable[str]:
 def _of_group(key: tuple[str, str], members: Sequence[Entry]) -> Group:
     source, scope = key
     name = "-".join(filter(None, (scope, source))) or "no-energy"
-    note, faster = _interval_note(members), speedups(members)
+    note = _interval_note(members)
     table = [one.row for one in members]
     return Group(
         name=name,
@@ -202,7 +202,7 @@ def _of_group(key: tuple[str, str], members: Sequence[Entry]) -> Group:
         warning=_warning(members, source == "estimated"),
         advice=advice(members),
         results=tuple(
-            study_table(f"results-{name}-{_slug(network)}", network, found, faster, note)
+            study_table(f"results-{name}-{_slug(network)}", network, found, speedups(found), note)
             for network, found in by_network(members).items()
         ),
         pictures=tuple(pictures.of_group(members, name, estimated=source == "estimated")),

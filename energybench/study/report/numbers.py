@@ -6,16 +6,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from energybench.study.words import plus_minus
+from energybench.study.words import plus_minus, real
 
 _DECIMAL = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _PREFIXED = {"J", "J s", "J s²", "W"}
 _TIME = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _ENOUGH = {"h": 3.0, "min": 10.0}
 """A unit of time is taken from so many of it on: 90 s read better than 1.5 min."""
-
-ROUNDING = 1e-9
-"""No measurement is so sure: an interval of a smaller share is the arithmetic's own, as of a power that is constant."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Scale:
     def text(self, value: float, half: float | None = None) -> str:
         """'15.2 ± 7.6', or three significant digits of a value without an interval; without the unit."""
         scaled = value / self.factor
-        if half is not None and half > ROUNDING * abs(value):
+        if half := real(half, value):
             return plus_minus(scaled, half / self.factor)
         return significant(scaled)
 

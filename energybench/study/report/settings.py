@@ -13,7 +13,7 @@ from energybench.study.effects import COUNT, effects
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.report.numbers import Scale, scale
 from energybench.study.report.tables import Cell, Column, Table, without_empty_columns
-from energybench.study.rows import Row
+from energybench.study.rows import Row, among
 
 SHOWN_IN_STUDY = 60
 """Rows of one network's table on the page."""
@@ -160,6 +160,11 @@ def entries(rows: Sequence[Row]) -> list[Entry]:
     """In the order of a table: by network, devices, their number, batch."""
     made = [Entry(row) for row in rows]
     return sorted(made, key=lambda one: (one.network, one.device, one.count or 0, one.rest, one.batch or 0))
+
+
+def alone(chosen: Sequence[Entry]) -> list[Entry]:
+    """The same settings, labelled by what differs among them."""
+    return [Entry(row) for row in among([one.row for one in chosen])]
 
 
 def study_table(name: str, title: str, chosen: Sequence[Entry], speedups: Mapping[str, Speedup], note: str) -> Table:
