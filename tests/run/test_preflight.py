@@ -61,7 +61,7 @@ def test_a_dry_run_makes_no_data(tmp_path):
     pytest.importorskip("cv2", reason="needs OpenCV (pip install 'energybench[images]')")
     folder = tmp_path / "walks"
     options = {"name": "walkers", "persons": 2, "frames": 31, "prepared": str(folder)}
-    assert plan(batch=8, dataset=options, sweep={"dry_run": True}).dataset.train_images == 16
+    assert plan(batch=8, dataset=options, sweep={"dry_run": True}).dataset.train_images == 28
     assert not folder.exists()
 
 
