@@ -10,8 +10,8 @@ from energybench.study.intervals import (
     CONFIDENCE,
     Difference,
     Ratio,
+    alike_variance,
     difference,
-    gain_variance,
     holm,
     paired,
     quantile,
@@ -138,7 +138,7 @@ def _effect(metric: Quantity, factor: str, between: tuple[str, str], matches: Se
         assert a is not None and b is not None
         one, other = (a, b) if metric.share else (a.log(), b.log())
         pairs.append((one.mean, other.mean))
-        shared = max(shared, math.sqrt(gain_variance(one, other) + one.edges_u**2 + other.edges_u**2))
+        shared = max(shared, math.sqrt(alike_variance(one, other)))
     mean = _of_one(matches[0]) if len(matches) == 1 else paired(pairs, shared)
     together = (None, mean) if metric.share else (mean.exp(), None)
     return Effect(factor, metric.name, *between, tuple(matches), *together)

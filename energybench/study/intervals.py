@@ -159,7 +159,7 @@ def difference(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Differenc
         b: what is compared.
         alpha: one less the confidence of the interval.
     """
-    alike = gain_variance(a, b) + a.edges_u**2 + b.edges_u**2
+    alike = alike_variance(a, b)
     value = 0.0 if math.isclose(a.mean, b.mean, rel_tol=ROUNDING) else b.mean - a.mean
     beyond = quantile(1 - alpha / 2) * math.sqrt(alike)
     if a.scatter is None or b.scatter is None:
@@ -185,6 +185,11 @@ def gain_variance(a: Sample, b: Sample) -> float:
     if a.boards and a.boards == b.boards:
         return 0.0
     return a.common_u**2 + b.common_u**2
+
+
+def alike_variance(a: Sample, b: Sample) -> float:
+    """Of the variance of a difference what no repeats make smaller: the gains of boards, the edges of phases."""
+    return gain_variance(a, b) + a.edges_u**2 + b.edges_u**2
 
 
 def paired(pairs: Sequence[tuple[float, float]], common_u: float = 0.0) -> Difference:
