@@ -204,7 +204,7 @@ class TestMeterThatFails:
 
 class TestTwoRanks:
     def test_a_phase_is_from_the_earliest_to_the_latest(self, run, tmp_path):
-        result = run(gpu={"count": 2}, processes=True, slower_by_rank_s=0.02, epochs=1)
+        result = run(gpu={"count": 2}, processes=True, slower_by_rank_s=0.5, epochs=1)
         assert result.status == "finished"
         [trained] = phases(result)
         edges = [event for event in events(tmp_path) if event["phase"] == "train"]
