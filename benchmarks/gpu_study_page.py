@@ -25,7 +25,8 @@ from energybench.study.rows import natural, rows
 
 KEPT = (
     *("images_per_s", "power_mean_w", "energy_per_image_j", "energy_j", "time_s", "images", "accuracy_top1"),
-    *("accuracy_sequence_top1", "energy_uncertainty_j", "energy_independent_uncertainty_j", "gflops_per_w"),
+    *("accuracy_sequence_top1", "energy_uncertainty_j", "energy_independent_uncertainty_j"),
+    *("energy_edges_uncertainty_j", "gflops_per_w"),
     *("power_idle_w", "validate.energy_j", "capture.energy_j", "load.energy_j", "input_wait_fraction"),
 )
 

@@ -44,7 +44,8 @@ RETRIED = ("crashed", "killed", "hung", "error", "meter", "internal", "interrupt
 
 KEPT = (
     *("images_per_s", "power_mean_w", "energy_per_image_j", "gflops_per_w", "gflops_per_s", "energy_j", "images"),
-    *("energy_uncertainty_j", "energy_independent_uncertainty_j", "time_s", "power_idle_w", "memory_peak_bytes"),
+    *("energy_uncertainty_j", "energy_independent_uncertainty_j", "energy_edges_uncertainty_j"),
+    *("time_s", "power_idle_w", "memory_peak_bytes"),
     *("compile.time_s", "compile.energy_j", "capture.time_s", "capture.energy_j", "warmup.energy_j"),
 )
 

@@ -243,7 +243,9 @@ class Measurement:
         lock: what to do where another run measures the same device: refuse | wait | ignore; null: refuse, and on a
             cluster, where nobody knows who else is on a node, wait.
         warmup_steps: steps before the first measured one, which change no weight.
-        validate: whether each epoch ends with a pass over the validation split.
+        validate: whether there are passes over the validation split.
+        validate_every: epochs that are trained, and measured as one phase, before each validation; the last phase
+            has what is left.
         watchdog_s: seconds without a sign of life after which a worker counts as hung and is ended.
     """
 
@@ -256,6 +258,7 @@ class Measurement:
     lock: str | None = None
     warmup_steps: int = 5
     validate: bool = True
+    validate_every: int = 1
     watchdog_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -267,6 +270,7 @@ class Measurement:
         _require(cooldown_c is None or cooldown_c > 0, "measure.cooldown_c", cooldown_c, "degrees Celsius, or null")
         _require(self.lock in (None, *LOCKS), "measure.lock", self.lock, f"one of {', '.join(LOCKS)}, or null")
         _require(self.warmup_steps >= 0, "measure.warmup_steps", self.warmup_steps, "a whole number from 0")
+        _require(self.validate_every > 0, "measure.validate_every", self.validate_every, "a whole number above 0")
         _require(self.watchdog_s > 0, "measure.watchdog_s", self.watchdog_s, "a number above 0")
 
 

@@ -45,9 +45,9 @@ class Schedule:
             return float(self._start * (training.final_lr / training.lr) ** way)
         return self._plateau.lr if training.schedule == "plateau" else self._start
 
-    def validated(self, loss: float) -> None:
-        """Tells the schedule the validation loss of the epoch that has ended."""
-        self._plateau.validated(loss)
+    def validated(self, loss: float, epochs: int = 1) -> None:
+        """Tells the schedule the validation loss after so many more epochs."""
+        self._plateau.validated(loss, epochs)
 
     def state(self) -> dict[str, float]:
         """What must be known to go on; finite numbers only."""
@@ -71,12 +71,12 @@ class Plateau:
         self.waited = 0
         self._training = training
 
-    def validated(self, loss: float) -> None:
-        """Takes the validation loss of one epoch."""
+    def validated(self, loss: float, epochs: int = 1) -> None:
+        """Takes the validation loss after so many more epochs."""
         if loss < self.best:
             self.best, self.waited = loss, 0
             return
-        self.waited += 1
+        self.waited += epochs
         if self.waited > self._training.patience:
             floor = min(self._training.min_lr, self.lr)
             self.lr, self.waited = max(self.lr * self._training.factor, floor), 0

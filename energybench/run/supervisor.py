@@ -316,7 +316,8 @@ class Supervisor:
 
     def _on_phase(self, rank: int, event: Event) -> None:
         for span in reversed(self.seen.spans):
-            if (span.name, span.epoch, span.rank) == (event.phase, event.epoch, rank):
+            if (span.name, span.rank) == (event.phase, rank):
+                span.epoch = event.epoch  # a training phase may end before the epoch that it was to reach
                 span.values.update(event.values)
                 span.told_ns = event.time_ns
                 span.end_ns = event.time_ns if event.kind == "ended" else None

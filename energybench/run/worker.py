@@ -169,6 +169,22 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {said}{REMEDIES.get(failure_kind(error), '')}"
 
 
+@dataclass
+class _Trained:
+    """What a training phase has come to so far.
+
+    Attributes:
+        until: the last of its epochs, which names it.
+        epochs, steps: that are done.
+        input_wait_s: that the devices waited for data.
+    """
+
+    until: int
+    epochs: int = 0
+    steps: int = 0
+    input_wait_s: float = 0.0
+
+
 class Loop:
     """Phases, budget, schedule, checkpoints and checks, the same for every engine."""
 
@@ -217,21 +233,32 @@ class Loop:
         if self._experiment.checkpoint.when_stopped:  # a scheduler may send it to all: the others wait for the first
             signal.signal(signal.SIGTERM, signal.SIG_IGN if self._assignment.rank else self._stop)
         while not self._spent():
-            self._epoch += 1
-            trainer.begin_epoch(self._epoch, self._lr())
             try:
-                loss = self._train(trainer, dataset, self._epoch)
-                if self._validates():
-                    loss = self._validate(trainer, dataset, self._epoch)
+                self._train_and_validate(trainer, dataset)
             except StoppedError:
                 self._epoch -= 1
                 self._save(trainer)
                 raise
-            self._schedule.validated(loss)
             self._inside = 0
             self._save_when_due(trainer)
         memory = trainer.memory_bytes()
         return {} if memory is None else {"memory_bytes": memory}
+
+    def _train_and_validate(self, trainer: Trainer, dataset: Dataset) -> None:
+        """One training phase, and the validation that is due then."""
+        until, every = self._together(), self._experiment.measure.validate_every
+        loss = self._train(trainer, dataset, until)
+        if self._epoch % every and not self._spent():
+            return  # only a checkpoint is due
+        if self._validates():
+            loss = self._validate(trainer, dataset, self._epoch)
+        self._schedule.validated(loss, every)
+
+    def _together(self) -> int:
+        """The last of the epochs that make the next training phase: then a validation or a checkpoint is due."""
+        periods = self._experiment.measure.validate_every, self._experiment.checkpoint.every_epochs
+        ends = [self._epoch - self._epoch % every + every for every in periods if every is not None]
+        return min([*ends, *filter(None, [self._experiment.budget.epochs])])
 
     def _load(self) -> tuple[Trainer, Dataset]:
         self._events.emit("started", "load")
@@ -357,36 +384,68 @@ class Loop:
         trainer.synchronize()
         self._events.emit("ended", "warmup", None, {"steps": steps, "images": steps * self._experiment.batch})
 
-    def _train(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
-        batch = self._experiment.batch
-        batches = self._left(dataset.batches("train", batch, epoch))
-        self._events.emit("started", "train", epoch)
+    def _train(self, trainer: Trainer, dataset: Dataset, until: int) -> float:
+        """One phase: the epochs up to `until`, or as many as the budget leaves of them; the loss of the last.
+
+        It begins with the number of the last epoch that it is to have and ends with that of the last that it has had.
+        """
+        done = _Trained(until)
+        while True:
+            self._epoch += 1
+            self._inside = 0 if done.epochs else self._inside
+            trainer.begin_epoch(self._epoch, self._lr())
+            batches = dataset.batches("train", self._experiment.batch, self._epoch)
+            if not done.epochs:
+                batches = self._left(batches)
+                self._events.emit("started", "train", until)
+            loss = self._train_epoch(trainer, batches, done)
+            failed = loss is not None and not math.isfinite(loss)
+            if self._epoch >= until or self._spent() or failed:
+                break
+        values = {**self._values(done, 0.0), "epochs": done.epochs}
+        if isinstance(trainer, Waiting):
+            values["input_wait_s"] = done.input_wait_s
+        self._events.emit("ended", "train", self._epoch, values if loss is None else {**values, "loss": loss})
+        if loss is None:
+            return math.nan
+        self._check(loss)
+        return loss
+
+    def _train_epoch(self, trainer: Trainer, batches: Iterator[Batch], done: _Trained) -> float | None:
+        """Adds what is left of one epoch to `done`; its loss, None of one of which nothing is left.
+
+        That happens where training was stopped in the validation that followed.
+        """
         started = told = time.monotonic()
         steps = 0
         for data in trainer.feed(batches):
             trainer.step(data)
             steps += 1
+            done.steps += 1
             self._steps += 1
             self._inside += 1
             if self._stopping:
-                self._end_part(trainer, epoch, steps, started)
+                self._end_part(trainer, done, started)
             now = time.monotonic()
             if now - told >= PROGRESS_PERIOD_S:
                 told = now
-                self._tell(trainer, epoch, steps, now - started)
+                self._tell(trainer, done, now - started)
             if self._ends(trainer, steps, now - started):
                 break
-        if not steps:  # all of the epoch was trained before the run was stopped in its validation
-            self._events.emit("ended", "train", epoch, {"steps": 0, "images": 0})
-            return math.nan
+        done.epochs += 1
+        if not steps:
+            return None
         loss = trainer.take_loss()
         self._seconds += self._agreed(trainer, time.monotonic() - started)
-        values = {"steps": steps, "images": steps * batch, "fraction": self._fraction(epoch, self._inside, 0.0)}
         if isinstance(trainer, Waiting):
-            values["input_wait_s"] = trainer.input_wait_s()
-        self._events.emit("ended", "train", epoch, {**values, "loss": loss})
-        self._check(loss, epoch)
+            done.input_wait_s += trainer.input_wait_s()
         return loss
+
+    def _values(self, done: _Trained, elapsed_s: float) -> dict[str, float]:
+        """What a training phase has come to, `elapsed_s` after the last seconds that were counted."""
+        images = done.steps * self._experiment.batch
+        fraction = self._fraction(self._epoch, self._inside, elapsed_s)
+        return {"steps": done.steps, "images": images, "fraction": fraction}
 
     def _left(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of an epoch without those that an earlier attempt has trained on."""
@@ -398,12 +457,11 @@ class Loop:
         self._events.emit("ended", "skip")
         return batches
 
-    def _end_part(self, trainer: Trainer, epoch: int, steps: int, started: float) -> NoReturn:
+    def _end_part(self, trainer: Trainer, done: _Trained, started: float) -> NoReturn:
         """Ends an epoch within; its loss, which all workers would have to tell together, is not told."""
         trainer.synchronize()
         self._seconds += time.monotonic() - started
-        values = {"steps": steps, "images": steps * self._experiment.batch, "unfinished": 1}
-        self._events.emit("ended", "train", epoch, values)
+        self._events.emit("ended", "train", done.until, {**self._values(done, 0.0), "unfinished": 1})
         raise StoppedError
 
     def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
@@ -429,13 +487,12 @@ class Loop:
     def _agreed(self, trainer: Trainer, value: float) -> float:
         return trainer.agree(value) if not self._alone and isinstance(trainer, Agreeing) else value
 
-    def _tell(self, trainer: Trainer, epoch: int, steps: int, elapsed_s: float) -> None:
+    def _tell(self, trainer: Trainer, done: _Trained, elapsed_s: float) -> None:
         loss = trainer.recent_loss()
-        fraction = self._fraction(epoch, self._inside, elapsed_s)
-        values = {"steps": steps, "images": steps * self._experiment.batch, "fraction": fraction}
-        self._events.emit("progress", "train", epoch, values if loss is None else {**values, "loss": loss})
+        values = self._values(done, elapsed_s)
+        self._events.emit("progress", "train", done.until, values if loss is None else {**values, "loss": loss})
         if loss is not None:
-            self._check(loss, epoch)
+            self._check(loss)
 
     def _fraction(self, epoch: int, inside: int, elapsed_s: float) -> float:
         """How much of the budget is spent after `inside` steps of an epoch, 0 to 1: the limit that is nearest."""
@@ -448,11 +505,11 @@ class Loop:
         ]
         return min(max(shares), 1.0)
 
-    def _check(self, loss: float, epoch: int) -> None:
+    def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 "nan_loss",
-                f"the loss became {loss} in epoch {epoch}, by step {self._steps}; "
+                f"the loss became {loss} in epoch {self._epoch}, by step {self._steps}; "
                 f"lower training.lr (now {self._experiment.training.lr}) or look at the data",
             )
 

@@ -16,6 +16,9 @@ BESIDE = frozenset({"tracking", "sweep", "rerun", "hydra"})
 
 BESIDE_IN_MEASURE = frozenset({"lock", "watchdog_s"})
 
+UNSAID_IN_MEASURE = {"validate_every": 1}
+"""Values that say nothing: runs of the time before there was another choice have none."""
+
 DECISIVE_OF_NODES = frozenset({"count"})
 
 
@@ -24,7 +27,11 @@ def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[s
     kept = {key: value for key, value in config.items() if key not in BESIDE and key not in without}
     measure = kept.get("measure")
     if isinstance(measure, Mapping):
-        kept["measure"] = {key: value for key, value in measure.items() if key not in BESIDE_IN_MEASURE}
+        kept["measure"] = {
+            key: value
+            for key, value in measure.items()
+            if key not in BESIDE_IN_MEASURE and UNSAID_IN_MEASURE.get(key) != value
+        }
     nodes = kept.pop("nodes", None)
     if (
         isinstance(nodes, Mapping) and nodes.get("count", 1) != 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from energybench.devices import CPU, cpu_device
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
+from energybench.run.worker import Assignment, Loop, StoppedError
 
 if importlib.util.find_spec("mxnet") is None:
     pytest.skip("needs MXNet: pip install 'energybench[gluon]'", allow_module_level=True)
 
-from gluon_runs import batches, experiment, step, trained, trainer_of
+from gluon_runs import Told, batches, experiment, step, trained, trainer_of
 
 pytestmark = pytest.mark.gluon
 
@@ -49,6 +51,71 @@ class TestSeed:
             step(trainer, batches(3))
             found.append(trainer.take_loss())
         assert found[0] == found[1]
+
+
+class TestEpochsTogether:
+    """measure.validate_every: epochs that make one phase."""
+
+    def test_they_train_as_they_do_alone(self, tmp_path):
+        alone = trained(tmp_path, budget={"epochs": 5})
+        ended = trained(tmp_path, budget={"epochs": 5}, measure={"validate_every": 2})
+        assert [(name, epoch, values.get("epochs")) for name, epoch, values in ended] == [
+            *(("train", 2, 2), ("validate", 2, None)),
+            *(("train", 4, 2), ("validate", 4, None)),
+            *(("train", 5, 1), ("validate", 5, None)),
+        ]
+        steps = alone[0][2]["steps"]
+        assert [values["steps"] for name, _, values in ended if name == "train"] == [2 * steps, 2 * steps, steps]
+        assert ended[0][2]["images"] == 2 * alone[0][2]["images"]
+        assert ended[-1] == alone[-1]
+        assert ended[0][2]["loss"] == alone[2][2]["loss"]  # that of the last of them
+
+    def test_one_ends_with_the_budget_and_is_named_by_the_epoch_it_came_to(self, tmp_path):
+        ended = trained(tmp_path, budget={"epochs": None, "steps": 50}, measure={"validate_every": 10})
+        assert [(name, epoch) for name, epoch, _ in ended] == [("train", 3), ("validate", 3)]
+        assert ended[0][2]["steps"] == 50
+        assert ended[0][2]["fraction"] == 1
+
+    def test_a_checkpoint_that_is_due_ends_one_and_moves_no_validation(self, tmp_path):
+        sections = {"measure": {"validate_every": 3}, "checkpoint": {"every_epochs": 2}, "budget": {"epochs": 5}}
+        ended = [(name, epoch) for name, epoch, _ in trained(tmp_path, **sections)]
+        assert ended == [("train", 2), ("train", 3), ("validate", 3), ("train", 4), ("train", 5), ("validate", 5)]
+
+    def test_the_rate_waits_for_as_many_epochs(self, tmp_path):
+        """With a patience of two, one validation after three epochs that is not better is enough."""
+        plateau = {"schedule": "plateau", "patience": 2, "lr": 1e-30, "min_lr": 1e-40}
+        trained(
+            tmp_path,
+            training={"initializer": "xavier", **plateau},
+            measure={"validate_every": 3},
+            checkpoint={"every_epochs": 6},
+            budget={"epochs": 6},
+        )
+        with np.load(tmp_path / "checkpoint.npz") as saved:
+            known = json.loads(saved["energybench.json"].tobytes())["schedule"]
+        assert known["lr"] == pytest.approx(1e-31)
+
+    def test_stopped_within_it_goes_on(self, tmp_path):
+        sections = {"measure": {"validate_every": 3}, "checkpoint": {"every_epochs": 4, "resume": "auto"}}
+        given = experiment(budget={"epochs": 4}, **sections)
+        whole = trained(tmp_path / "whole", budget={"epochs": 4}, **sections)
+        steps = whole[0][2]["steps"] // 3
+        told = Told()
+        loop = Loop(Assignment(given, (cpu_device(),), 0, 1, str(tmp_path / "cut")), told)
+        ends = loop._ends
+
+        def counted(*asked):
+            loop._stopping = loop._steps == steps + 7
+            return ends(*asked)
+
+        loop._ends = counted
+        with pytest.raises(StoppedError):
+            loop.run()
+        assert [(name, epoch, values["steps"]) for name, epoch, values in told.ended] == [("train", 3, steps + 8)]
+        rest = trained(tmp_path / "cut", budget={"epochs": 4}, **sections)
+        assert rest[0][2]["steps"] == 2 * steps - 8
+        assert [part[:2] for part in rest] == [part[:2] for part in whole]
+        assert rest[-1] == whole[-1]
 
 
 class TestWarmUp:
