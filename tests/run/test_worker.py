@@ -21,6 +21,9 @@ class Ahead:
     def __init__(self):
         self.steps = 0
 
+    def begin_epoch(self, epoch, lr):
+        pass
+
     def feed(self, batches):
         return batches
 
