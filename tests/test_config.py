@@ -266,6 +266,7 @@ def test_an_option_of_all_parts_that_a_sweep_varies_over_is_taken():
         ("model.channels=[1]", ["model.channels"]),
         ("model.channels={a:1}", ["model.channels"]),
         ("measure.validate=perhaps", ["measure.validate=perhaps: give true or false"]),
+        ("measure.validate_every=0", ["measure.validate_every=0: give a whole number above 0"]),
         ("tracking.uri=[1]", ["tracking.uri"]),
         # out of range
         ("batch=0", ["batch=0", "above 0"]),
