@@ -164,13 +164,8 @@ def overrides(cell: Cell, epochs: int, given: argparse.Namespace) -> list[str]:
         data += [f"dataset.train_images={given.train_images}", f"dataset.validation_images={given.validation_images}"]
     return [
         *(f"model={cell.model}", f"batch={cell.batch}", f"precision={cell.precision}", f"seed={cell.seed}"),
-        *(
-            f"budget.epochs={epochs}",
-            f"measure.validate_every={TOGETHER.get(cell.model, 1)}",
-            *data,
-            "engine=torch",
-            "tracking=none",
-        ),
+        *(f"budget.epochs={epochs}", *data, "engine=torch", "tracking=none"),
+        f"measure.validate_every={TOGETHER.get(cell.model, 1)}",
         *(["gpu=cpu"] if given.device == "cpu" else ON_A_GPU),
         *(f"measure.baseline_s={given.baseline}", "measure.baseline_max_s=3", "measure.context_s=0.5"),
         *([f"model.input_size={given.size}"] if given.size and cell.model in IMAGES else []),

@@ -174,7 +174,7 @@ class _Trained:
     """What a training phase has come to so far.
 
     Attributes:
-        until: the last of its epochs, which names it.
+        until: the last of the epochs that it is to have.
         epochs, steps: that are done.
         input_wait_s: that the devices waited for data.
     """
@@ -258,7 +258,7 @@ class Loop:
         """The last of the epochs that make the next training phase: then a validation or a checkpoint is due."""
         periods = self._experiment.measure.validate_every, self._experiment.checkpoint.every_epochs
         ends = [self._epoch - self._epoch % every + every for every in periods if every is not None]
-        return min([*ends, *filter(None, [self._experiment.budget.epochs])])
+        return min([*ends, self._experiment.budget.epochs or ends[0]])
 
     def _load(self) -> tuple[Trainer, Dataset]:
         self._events.emit("started", "load")
@@ -392,7 +392,8 @@ class Loop:
         done = _Trained(until)
         while True:
             self._epoch += 1
-            self._inside = 0 if done.epochs else self._inside
+            if done.epochs:
+                self._inside = 0
             trainer.begin_epoch(self._epoch, self._lr())
             batches = dataset.batches("train", self._experiment.batch, self._epoch)
             if not done.epochs:
