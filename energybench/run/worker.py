@@ -330,9 +330,10 @@ class Loop:
     def _save_when_due(self, trainer: Trainer) -> None:
         every = self._experiment.checkpoint.every_epochs
         due = every is not None and (self._epoch % every == 0 or self._spent())
-        if not self._assignment.rank and (due or self._stopping):
+        stops = self._stopping and self._alone  # of several the others go on: it ends with the next step of all
+        if not self._assignment.rank and (due or stops):
             self._save(trainer)
-        if self._stopping and not self._spent():
+        if stops and not self._spent():
             raise StoppedError
 
     def _save(self, trainer: Trainer) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import pytest
 from gluon_runs import Told, experiment
 
 from energybench.config import make
 from energybench.devices import cpu_device
 from energybench.registry import Registry
 from energybench.run import worker
-from energybench.run.worker import Assignment, Loop, failure_kind
+from energybench.run.worker import Assignment, Loop, StoppedError, failure_kind
 
 
 class Ahead:
@@ -75,6 +78,16 @@ def test_several_ranks_end_near_the_seconds_they_were_given():
     loop._info = make(Registry(), "dataset", given.dataset).info()
     loop._train(trainer, dataset, 1)
     assert 20 < trainer.steps <= 2 * 0.2 / Ahead.STEP_S + 32
+
+
+@pytest.mark.parametrize(("world", "ends"), [(1, True), (2, False)])
+def test_stopped_between_two_epochs_the_first_of_several_goes_on_to_the_next_step(tmp_path, world, ends):
+    """The others have begun the next epoch: what they begin without it would be a phase of which nobody tells."""
+    loop = Loop(Assignment(experiment(budget={"epochs": 3}), (cpu_device(),), 0, world, str(tmp_path)), Told())
+    loop._epoch, loop._stopping = 1, True
+    with pytest.raises(StoppedError) if ends else nullcontext():
+        loop._save_when_due(SimpleNamespace(state=dict))
+    assert (tmp_path / "checkpoint.npz").exists() is ends
 
 
 def test_an_assignment_survives_its_line():
