@@ -23,6 +23,7 @@ from energybench.power.named import prefixed
 from energybench.power.sampler import Sampler
 from energybench.power.series import Columns, Key
 from energybench.run import workers
+from energybench.run.assignment import Assignment
 from energybench.run.attempts import goes_on
 from energybench.run.events import Event
 from energybench.run.metrics import CHECKPOINT, IDLE, TRAIN
@@ -32,7 +33,6 @@ from energybench.run.preflight import Plan
 from energybench.run.quiet import Quiet, locked
 from energybench.run.reserve import full
 from energybench.run.result import EVENTS_FILE, Failure
-from energybench.run.worker import Assignment
 from energybench.run.workers import Worker
 
 CONTEXT_S = 2.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import math
 import os
 import signal
@@ -19,17 +18,18 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from energybench.architecture import Network
-from energybench.config import AUTO, Experiment, make, make_architecture
+from energybench.config import AUTO, make, make_architecture
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Holding, Reporting, Sequences, Split
-from energybench.devices import Device
 from energybench.errors import DataError, EnergybenchError, reason
 from energybench.registry import Registry
 from energybench.run import checkpoint
+from energybench.run.assignment import Assignment
 from energybench.run.checkpoint import CHECKPOINT_FILE
 from energybench.run.engine import (
     Agreeing,
@@ -46,11 +46,10 @@ from energybench.run.engine import (
 from energybench.run.events import EventWriter
 from energybench.run.memory import OutOfMemoryError, is_out_of_memory, too_large
 from energybench.run.metrics import CONTEXT
+from energybench.run.spending import Spending
 from energybench.schedule import Schedule
 
 PROGRESS_PERIOD_S = 1.0
-LOOK_PERIOD_S = 0.25
-"""How often several workers look at the clock together."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_REASON = 200
@@ -73,52 +72,6 @@ class StoppedError(TrainingError):
 
     def __init__(self) -> None:
         super().__init__("interrupted", "stopped, as was asked")
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What the supervisor sends.
-
-    Attributes:
-        experiment: the configuration, with engine and dataset resolved.
-        devices: the devices of this worker.
-        rank: number of this worker among `world`.
-        world: number of workers.
-        directory: the run's folder, for checkpoints.
-        meeting: see Task.
-        checkpoint: the run's own checkpoint to go on from, where it is not in `directory`.
-        local_world: number of workers on this machine.
-    """
-
-    experiment: Experiment
-    devices: tuple[Device, ...]
-    rank: int
-    world: int
-    directory: str
-    meeting: str | None = None
-    checkpoint: str | None = None
-    local_world: int = 1
-
-    def to_line(self) -> bytes:
-        """As one JSON line."""
-        data = {
-            "experiment": self.experiment.to_json(),
-            "devices": [device.to_json() for device in self.devices],
-            "rank": self.rank,
-            "world": self.world,
-            "directory": self.directory,
-            "meeting": self.meeting,
-            "checkpoint": self.checkpoint,
-            "local_world": self.local_world,
-        }
-        return json.dumps(data).encode() + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Assignment:
-        """The inverse of `to_line`."""
-        data = json.loads(line)
-        devices = tuple(Device(**device) for device in data["devices"])
-        return cls(**{**data, "experiment": Experiment.from_json(data["experiment"]), "devices": devices})
 
 
 def main() -> int:
@@ -193,16 +146,11 @@ class Loop:
         self._experiment = assignment.experiment
         self._events = events
         self._schedule = Schedule(assignment.experiment.training, assignment.experiment.batch)
-        self._epoch = 0
-        self._steps = 0
-        self._seconds = 0.0
-        self._reached = False
-        self._next_look = 0
-        self._inside = 0
         self._stopping = False
         self._network: Network | None = None
         self._dataset: Dataset | None = None
         self._trainer: Trainer | None = None
+        self._spending: Spending  # known with the dataset
 
     def run(self) -> dict[str, float]:
         """Loads, warms up, trains and validates until the budget is spent; what is to be said at the end.
@@ -232,14 +180,14 @@ class Loop:
         self._warm_up(trainer, dataset)
         if self._experiment.checkpoint.when_stopped:  # a scheduler may send it to all: the others wait for the first
             signal.signal(signal.SIGTERM, signal.SIG_IGN if self._assignment.rank else self._stop)
-        while not self._spent():
+        while not self._spending.spent():
             try:
                 self._train_and_validate(trainer, dataset)
             except StoppedError:
-                self._epoch -= 1
+                self._spending.epoch -= 1
                 self._save(trainer)
                 raise
-            self._inside = 0
+            self._spending.inside = 0
             self._save_when_due(trainer)
         memory = trainer.memory_bytes()
         return {} if memory is None else {"memory_bytes": memory}
@@ -248,24 +196,25 @@ class Loop:
         """One training phase, and the validation that is due then."""
         until, every = self._together(), self._experiment.measure.validate_every
         loss = self._train(trainer, dataset, until)
-        if self._epoch % every and not self._spent():
+        if self._spending.epoch % every and not self._spending.spent():
             return  # only a checkpoint is due
         if self._validates():
-            loss = self._validate(trainer, dataset, self._epoch)
+            loss = self._validate(trainer, dataset, self._spending.epoch)
         self._schedule.validated(loss, every)
 
     def _together(self) -> int:
         """The last of the epochs that make the next training phase: then a validation or a checkpoint is due."""
         periods = self._experiment.measure.validate_every, self._experiment.checkpoint.every_epochs
-        ends = [self._epoch - self._epoch % every + every for every in periods if every is not None]
+        ends = [self._spending.epoch - self._spending.epoch % every + every for every in periods if every is not None]
         return min([*ends, self._experiment.budget.epochs or ends[0]])
 
     def _load(self) -> tuple[Trainer, Dataset]:
         self._events.emit("started", "load")
         registry, experiment = Registry(), self._experiment
         plugin = make(registry, "dataset", experiment.dataset)
-        self._info = plugin.info()
-        architecture = self._network = make_architecture(registry, experiment.model, self._info.classes)
+        self._info = info = plugin.info()
+        self._spending = Spending(experiment.budget, max(info.train_images // experiment.batch, 1))
+        architecture = self._network = make_architecture(registry, experiment.model, info.classes)
         engine = make(registry, "engine", experiment.engine)
         given = self._assignment
         place = Path(given.directory)
@@ -321,33 +270,40 @@ class Loop:
         if progress.model != self._experiment.model.name:
             raise DataError(f"checkpoint.resume: it holds {progress.model!r}, not {self._experiment.model.name!r}")
         trainer.restore(state)
-        self._epoch, self._steps, self._seconds = progress.epoch, progress.steps, progress.seconds
-        self._inside = progress.inside
+        spending = self._spending
+        spending.epoch, spending.inside = progress.epoch, progress.inside
+        spending.steps, spending.seconds = progress.steps, progress.seconds
         self._schedule.restore(progress.schedule)
-        if self._spent() and self._experiment.checkpoint.resume != AUTO:
+        if self._spending.spent() and self._experiment.checkpoint.resume != AUTO:
             raise TrainingError("config", "the budget was spent when the checkpoint was saved; raise budget.epochs")
 
     def _save_when_due(self, trainer: Trainer) -> None:
         every = self._experiment.checkpoint.every_epochs
-        due = every is not None and (self._epoch % every == 0 or self._spent())
+        due = every is not None and (self._spending.epoch % every == 0 or self._spending.spent())
         stops = self._stopping and self._alone  # of several the others go on: it ends with the next step of all
         if not self._assignment.rank and (due or stops):
             self._save(trainer)
-        if stops and not self._spent():
+        if stops and not self._spending.spent():
             raise StoppedError
 
     def _save(self, trainer: Trainer) -> None:
-        self._events.emit("started", "checkpoint", self._epoch)
+        spending = self._spending
+        self._events.emit("started", "checkpoint", spending.epoch)
         progress = checkpoint.Progress(
-            self._experiment.model.name, self._epoch, self._steps, self._seconds, self._schedule.state(), self._inside
+            self._experiment.model.name,
+            spending.epoch,
+            spending.steps,
+            spending.seconds,
+            self._schedule.state(),
+            spending.inside,
         )
         checkpoint.save(Path(self._assignment.directory) / CHECKPOINT_FILE, trainer.state(), progress)
-        self._events.emit("ended", "checkpoint", self._epoch)
+        self._events.emit("ended", "checkpoint", spending.epoch)
 
     def _lr(self) -> float:
         epochs = self._experiment.budget.epochs
-        spent = self._fraction(self._epoch, 0, 0.0)
-        way = (self._epoch - 1) / max(epochs - 1, 1) if epochs else spent
+        spent = self._spending.fraction_before()
+        way = (self._spending.epoch - 1) / max(epochs - 1, 1) if epochs else spent
         return self._schedule.lr(spent, min(way, 1.0))
 
     def _validates(self) -> bool:
@@ -392,22 +348,22 @@ class Loop:
         """
         done = _Trained(until)
         while True:
-            self._epoch += 1
+            self._spending.epoch += 1
             if done.epochs:
-                self._inside = 0
-            trainer.begin_epoch(self._epoch, self._lr())
-            batches = dataset.batches("train", self._experiment.batch, self._epoch)
+                self._spending.inside = 0
+            trainer.begin_epoch(self._spending.epoch, self._lr())
+            batches = dataset.batches("train", self._experiment.batch, self._spending.epoch)
             if not done.epochs:
                 batches = self._left(batches)
                 self._events.emit("started", "train", until)
             loss = self._train_epoch(trainer, batches, done)
             failed = loss is not None and not math.isfinite(loss)
-            if self._epoch >= until or self._spent() or failed:
+            if self._spending.epoch >= until or self._spending.spent() or failed:
                 break
         values = {**self._values(done, 0.0), "epochs": done.epochs}
         if isinstance(trainer, Waiting):
             values["input_wait_s"] = done.input_wait_s
-        self._events.emit("ended", "train", self._epoch, values if loss is None else {**values, "loss": loss})
+        self._events.emit("ended", "train", self._spending.epoch, values if loss is None else {**values, "loss": loss})
         if loss is None:
             return math.nan
         self._check(loss)
@@ -418,27 +374,27 @@ class Loop:
 
         That happens where training was stopped in the validation that followed.
         """
+        agree = None if self._alone else partial(self._agreed, trainer)
         started = told = time.monotonic()
         steps = 0
         for data in trainer.feed(batches):
             trainer.step(data)
             steps += 1
             done.steps += 1
-            self._steps += 1
-            self._inside += 1
+            self._spending.step()
             if self._stopping:
                 self._end_part(trainer, done, started)
             now = time.monotonic()
             if now - told >= PROGRESS_PERIOD_S:
                 told = now
                 self._tell(trainer, done, now - started)
-            if self._ends(trainer, steps, now - started):
+            if self._spending.ends(steps, now - started, agree):
                 break
         done.epochs += 1
         if not steps:
             return None
         loss = trainer.take_loss()
-        self._seconds += self._agreed(trainer, time.monotonic() - started)
+        self._spending.seconds += self._agreed(trainer, time.monotonic() - started)
         if isinstance(trainer, Waiting):
             done.input_wait_s += trainer.input_wait_s()
         return loss
@@ -446,15 +402,14 @@ class Loop:
     def _values(self, done: _Trained, elapsed_s: float) -> dict[str, float]:
         """What a training phase has come to, `elapsed_s` after the last seconds that were counted."""
         images = done.steps * self._experiment.batch
-        fraction = self._fraction(self._epoch, self._inside, elapsed_s)
-        return {"steps": done.steps, "images": images, "fraction": fraction}
+        return {"steps": done.steps, "images": images, "fraction": self._spending.fraction(elapsed_s)}
 
     def _left(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of an epoch without those that an earlier attempt has trained on."""
-        if not self._inside:
+        if not self._spending.inside:
             return batches
         self._events.emit("started", "skip")
-        for _ in self._telling("skip", None, _first(batches, self._inside)):
+        for _ in self._telling("skip", None, _first(batches, self._spending.inside)):
             pass
         self._events.emit("ended", "skip")
         return batches
@@ -462,25 +417,9 @@ class Loop:
     def _end_part(self, trainer: Trainer, done: _Trained, started: float) -> NoReturn:
         """Ends an epoch within; its loss, which all workers would have to tell together, is not told."""
         trainer.synchronize()
-        self._seconds += time.monotonic() - started
+        self._spending.seconds += time.monotonic() - started
         self._events.emit("ended", "train", done.until, {**self._values(done, 0.0), "unfinished": 1})
         raise StoppedError
-
-    def _ends(self, trainer: Trainer, steps: int, elapsed_s: float) -> bool:
-        """Whether the budget is spent; of several workers, by the clock of the first.
-
-        They look at the clock together, after as many steps as the first expects to take a while, but at the most as
-        many as were made: the first steps are told by how fast they are enqueued, a hundred times faster than they run.
-        """
-        if self._alone or self._experiment.budget.seconds is None:
-            return self._spent_inside(elapsed_s)
-        if self._steps < self._next_look and not self._out_of_steps():
-            return False
-        left_s = self._experiment.budget.seconds - self._seconds - elapsed_s
-        ahead = min(max(int(min(left_s, LOOK_PERIOD_S) / (elapsed_s / steps)), 1), steps) if left_s > 0 else 0
-        ahead = int(self._agreed(trainer, ahead))
-        self._next_look = self._steps + ahead
-        return not ahead or self._out_of_steps()
 
     @property
     def _alone(self) -> bool:
@@ -496,22 +435,11 @@ class Loop:
         if loss is not None:
             self._check(loss)
 
-    def _fraction(self, epoch: int, inside: int, elapsed_s: float) -> float:
-        """How much of the budget is spent after `inside` steps of an epoch, 0 to 1: the limit that is nearest."""
-        budget = self._experiment.budget
-        per_epoch = max(self._info.train_images // self._experiment.batch, 1)
-        shares = [
-            (epoch - 1 + inside / per_epoch) / budget.epochs if budget.epochs else 0.0,
-            (self._steps - self._inside + inside) / budget.steps if budget.steps else 0.0,
-            (self._seconds + elapsed_s) / budget.seconds if budget.seconds else 0.0,
-        ]
-        return min(max(shares), 1.0)
-
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 "nan_loss",
-                f"the loss became {loss} in epoch {self._epoch}, by step {self._steps}; "
+                f"the loss became {loss} in epoch {self._spending.epoch}, by step {self._spending.steps}; "
                 f"lower training.lr (now {self._experiment.training.lr}) or look at the data",
             )
 
@@ -527,7 +455,7 @@ class Loop:
                 values["accuracy_sequence_top1"] = right
         self._events.emit("ended", "validate", epoch, values)
         target = self._experiment.budget.target_accuracy
-        self._reached = target is not None and values.get("accuracy_top1", 0.0) >= target
+        self._spending.reached = target is not None and values.get("accuracy_top1", 0.0) >= target
         return found.loss
 
     def _evaluate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> tuple[Evaluation, float | None]:
@@ -552,19 +480,6 @@ class Loop:
             if time.monotonic() - told >= PROGRESS_PERIOD_S:
                 told = time.monotonic()
                 self._events.emit("progress", phase, epoch)
-
-    def _spent(self) -> bool:
-        budget = self._experiment.budget
-        by_epochs = budget.epochs is not None and self._epoch >= budget.epochs
-        return by_epochs or self._reached or self._spent_inside(0.0)
-
-    def _spent_inside(self, elapsed_s: float) -> bool:
-        seconds = self._experiment.budget.seconds
-        return self._out_of_steps() or (seconds is not None and self._seconds + elapsed_s >= seconds)
-
-    def _out_of_steps(self) -> bool:
-        steps = self._experiment.budget.steps
-        return steps is not None and self._steps >= steps
 
 
 def _flops(network: Network, trainer: Trainer) -> dict[str, float]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from energybench.power import identity
+from energybench.run.assignment import Assignment
 from energybench.run.events import Event
-from energybench.run.worker import Assignment
 
 GRACE_S = 5.0
 """How long a worker may take to end after SIGTERM before it is killed."""

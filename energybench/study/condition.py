@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 from energybench.errors import ConfigError
 from energybench.study.compare import Change, Comparison, Pair
-from energybench.study.quantities import Quantity, quantity
+from energybench.study.quantities import KNOWN, Quantity, quantity
 
 GRAMMAR = "METRIC +NUMBER% or METRIC -NUMBER%; of accuracies also pp (percentage points); or the metric's unit"
 
@@ -139,8 +140,17 @@ def _why_unknown(condition: Condition, pair: Pair) -> str:
         if not row.finished:
             return f"no run of the {which} finished"
         if row.estimate(condition.metric) is None:
-            return f"the {which} has no {condition.metric}"
+            return f"the {which} has no {condition.metric}{_nearest(condition.metric, pair)}"
     return "the change cannot be worked out"
+
+
+def _nearest(name: str, pair: Pair) -> str:
+    """What a name that no run knows may have stood for."""
+    names = dict.fromkeys(metric.name for metric in KNOWN)
+    runs = [*pair.before.finished, *pair.after.finished]
+    names.update(dict.fromkeys(key for result in runs for key in result.metrics))
+    close = [] if name in names else difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _shown(condition: Condition, value: float, low: float | None, high: float | None) -> str:

@@ -13,6 +13,9 @@ from clusters import results, trains, until
 
 pytestmark = pytest.mark.slurm
 
+NEAR_ITS_LIMIT = ["hydra.launcher.time='2'", "hydra.launcher.signal_s=60"]
+"""A signal is that of the limit from a cell's start on. SLURM's own comes after 30 s, when any has begun to train."""
+
 
 def node_of(folder, number=0):
     return json.loads((folder / str(number) / "node.json").read_text())
@@ -130,11 +133,7 @@ def test_ctrl_c_cancels_and_keeps_what_there_is(cluster, start, run, out):
 @pytest.mark.parametrize("how", ["pre-empted", "near its time limit"])
 def test_a_cell_whose_node_is_taken_goes_on_from_its_checkpoint(cluster, start, out, how):
     words = ["gpu=cpu", "meter=tdp", "tracking=none", "checkpoint.resume=auto", "dataset.images=160"]
-    words += [
-        "engine.step_s=0.2",
-        f"hydra.launcher.time='{60 if how == 'pre-empted' else 2}'",
-        "hydra.launcher.signal_s=60",
-    ]
+    words += ["engine.step_s=0.2", *(["hydra.launcher.time='60'"] if how == "pre-empted" else NEAR_ITS_LIMIT)]
     process = start(*words, "sweep.name=taken")
     until(lambda: trains(out, fraction=0.1), process=process)
     if how == "pre-empted":
@@ -157,7 +156,7 @@ def test_a_cell_whose_node_is_taken_goes_on_from_its_checkpoint(cluster, start, 
 
 def test_at_its_time_limit_a_cell_without_checkpoints_ends_with_what_it_has(cluster, start, run, out):
     words = ["gpu=cpu", "meter=tdp", "tracking=none", "sweep.name=limit", "engine.step_s=3"]
-    process = start(*words, "hydra.launcher.time='1'", "hydra.launcher.signal_s=50")
+    process = start(*words, *NEAR_ITS_LIMIT)
     until(lambda: trains(out), process=process)
     cluster.call("scancel", "--signal=TERM", node_of(out)["job"])
     said = process.end()

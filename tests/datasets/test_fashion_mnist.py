@@ -23,7 +23,8 @@ from energybench.errors import ConfigError, DataError
 from energybench.image_cache import STALE_S, ResizedImages
 from energybench.images import HeldBatch, ImageDataset, Normalisation, PixelBatch
 from energybench.resizing import fit_images, resize
-from energybench.run.worker import Assignment, Loop
+from energybench.run.assignment import Assignment
+from energybench.run.worker import Loop
 from energybench_plugins.datasets import download, fashion_mnist, idx
 from energybench_plugins.datasets.fashion_mnist import FILES, FashionMnist, FashionMnistOptions
 

@@ -12,9 +12,11 @@ from views import Silent
 from energybench.config import make
 from energybench.devices import CPU, cpu_device
 from energybench.registry import Registry
+from energybench.run.assignment import Assignment
 from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
-from energybench.run.worker import Assignment, Loop, StoppedError
+from energybench.run.spending import Spending
+from energybench.run.worker import Loop, StoppedError
 
 if importlib.util.find_spec("mxnet") is None:
     pytest.skip("needs MXNet: pip install 'energybench[gluon]'", allow_module_level=True)
@@ -95,21 +97,21 @@ class TestEpochsTogether:
             known = json.loads(saved["energybench.json"].tobytes())["schedule"]
         assert known["lr"] == pytest.approx(1e-31)
 
-    def test_stopped_within_it_goes_on(self, tmp_path):
+    def test_stopped_within_it_goes_on(self, tmp_path, monkeypatch):
         sections = {"measure": {"validate_every": 3}, "checkpoint": {"every_epochs": 4, "resume": "auto"}}
         given = experiment(budget={"epochs": 4}, **sections)
         whole = trained(tmp_path / "whole", budget={"epochs": 4}, **sections)
         steps = whole[0][2]["steps"] // 3
         told = Told()
         loop = Loop(Assignment(given, (cpu_device(),), 0, 1, str(tmp_path / "cut")), told)
-        ends = loop._ends
+        ends = Spending.ends
 
-        def counted(*asked):
-            loop._stopping = loop._steps == steps + 7
-            return ends(*asked)
+        def counted(spending, *asked):
+            loop._stopping = spending.steps == steps + 7
+            return ends(spending, *asked)
 
-        loop._ends = counted
-        with pytest.raises(StoppedError):
+        with monkeypatch.context() as patched, pytest.raises(StoppedError):
+            patched.setattr(Spending, "ends", counted)
             loop.run()
         assert [(name, epoch, values["steps"]) for name, epoch, values in told.ended] == [("train", 3, steps + 8)]
         rest = trained(tmp_path / "cut", budget={"epochs": 4}, **sections)

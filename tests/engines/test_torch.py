@@ -353,7 +353,8 @@ sys.path[:0] = {path!r}
 from torch_runs import Told, experiment
 from energybench.devices import cpu_device
 from energybench.run import worker
-from energybench.run.worker import Assignment, Loop
+from energybench.run.assignment import Assignment
+from energybench.run.worker import Loop
 
 chosen = experiment(dataset={{"name": "synthetic", "classes": 10, "images": 20000}}, batch=20000)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

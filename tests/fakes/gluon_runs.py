@@ -9,8 +9,9 @@ from energybench.config import make, make_architecture, resolve
 from energybench.dataset import Batch
 from energybench.devices import cpu_device
 from energybench.registry import Registry
+from energybench.run.assignment import Assignment
 from energybench.run.engine import Task
-from energybench.run.worker import Assignment, Loop
+from energybench.run.worker import Loop
 
 
 def experiment(**sections):

@@ -10,8 +10,9 @@ from gluon_runs import experiment as gluon_experiment
 from energybench.config import make, make_architecture
 from energybench.devices import Device, cpu_device
 from energybench.registry import Registry
+from energybench.run.assignment import Assignment
 from energybench.run.engine import Task
-from energybench.run.worker import Assignment, Loop
+from energybench.run.worker import Loop
 
 torch.set_num_threads(1)  # barriers between threads take longer than the work where tests share cores
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from gluon_runs import Told, experiment
 
-from energybench.config import make
 from energybench.devices import cpu_device
-from energybench.registry import Registry
 from energybench.run import worker
-from energybench.run.worker import Assignment, Loop, StoppedError, failure_kind
+from energybench.run.assignment import Assignment
+from energybench.run.spending import Spending
+from energybench.run.worker import Loop, StoppedError, failure_kind
 
 
 class Ahead:
@@ -75,7 +75,7 @@ def test_several_ranks_end_near_the_seconds_they_were_given():
     trainer, loop = Ahead(), Loop(Assignment(given, (cpu_device(),), 0, 2, "."), Told())
     batches = iter(range(10**6))
     dataset = type("Endless", (), {"batches": lambda self, *asked: batches})()
-    loop._info = make(Registry(), "dataset", given.dataset).info()
+    loop._spending = Spending(given.budget, per_epoch=10**6 // given.batch)
     loop._train(trainer, dataset, 1)
     assert 20 < trainer.steps <= 2 * 0.2 / Ahead.STEP_S + 32
 
@@ -83,8 +83,9 @@ def test_several_ranks_end_near_the_seconds_they_were_given():
 @pytest.mark.parametrize(("world", "ends"), [(1, True), (2, False)])
 def test_stopped_between_two_epochs_the_first_of_several_goes_on_to_the_next_step(tmp_path, world, ends):
     """The others have begun the next epoch: what they begin without it would be a phase of which nobody tells."""
-    loop = Loop(Assignment(experiment(budget={"epochs": 3}), (cpu_device(),), 0, world, str(tmp_path)), Told())
-    loop._epoch, loop._stopping = 1, True
+    given = experiment(budget={"epochs": 3})
+    loop = Loop(Assignment(given, (cpu_device(),), 0, world, str(tmp_path)), Told())
+    loop._spending, loop._stopping = Spending(given.budget, per_epoch=10, epoch=1), True
     with pytest.raises(StoppedError) if ends else nullcontext():
         loop._save_when_due(SimpleNamespace(state=dict))
     assert (tmp_path / "checkpoint.npz").exists() is ends

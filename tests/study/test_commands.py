@@ -202,6 +202,15 @@ class TestCompare:
         assert "No setting of runs matches one of other." in out
         assert "cannot be judged" in err
 
+    @pytest.mark.parametrize(
+        "name, meant",
+        [("enrgy_j", "; did you mean energy_j?"), ("ed2p_js", "; did you mean ed2p_js2?"), ("wombats", "")],
+    )
+    def test_a_metric_that_no_run_has(self, two, capsys, name, meant):
+        code, _, err = said(capsys, "compare", "old", "new", "--fail-if", f"{name} +5%")
+        assert code == 2
+        assert f"cannot be judged: {name} +5%: the first has no {name}{meant}\n" in err
+
     def test_markdown_and_json(self, two, capsys):
         _, out, _ = said(capsys, "compare", "old", "new", "--markdown", "--fail-if", "energy_j +50%")
         assert "|  | old | new | change |" in out.replace("|   |", "|  |")
