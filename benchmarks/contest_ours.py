@@ -11,10 +11,12 @@ from typing import Any
 
 from contest import answer, undecided
 
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.devices import Device, cpu_device
 from energybench.registry import Registry
-from energybench.run.worker import Assignment, Loop
+from energybench.run.assignment import Assignment
+from energybench.run.spending import Spending
+from energybench.run.worker import Loop
 
 LR = 1e-4
 
@@ -35,7 +37,6 @@ class Ours:
         import torch
 
         registry = Registry()
-        extend_search_path(registry)
         self._experiment = read(arguments(self._overrides), registry).cells[0].experiment
         for name, value in self._environment().items():
             torch.os.environ.setdefault(name, value)
@@ -68,16 +69,16 @@ class Ours:
         if not exchange:
             trainer._step = self._without_exchange()
         self._epochs += 1
-        loop._seconds, loop._next_look, before = 0.0, 0, loop._steps
         budget = replace(self._experiment.budget, epochs=None, steps=None, seconds=seconds)
         loop._experiment = replace(self._experiment, budget=budget)
+        loop._spending = Spending(budget, loop._spending.per_epoch, epoch=self._epochs - 1)
         trainer.synchronize()
         begun = time.perf_counter()
         trainer.begin_epoch(self._epochs, LR)
         loop._train(trainer, self._dataset, self._epochs)
         took = time.perf_counter() - begun
         trainer._step = step
-        return loop._steps - before, took
+        return loop._spending.steps, took
 
     def _without_exchange(self) -> Any:
         """The same step, in which each rank keeps its gradients to itself; it shares the other's memory."""

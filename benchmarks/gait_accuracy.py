@@ -15,10 +15,11 @@ import time
 from pairs import write
 from scipy import stats
 
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.registry import Registry
+from energybench.run.assignment import Assignment
 from energybench.run.preflight import Machine, prepare
-from energybench.run.worker import Assignment, Loop
+from energybench.run.worker import Loop
 
 MODELS = ("resnet", "cnn2d")
 SHOWN = ("accuracy_top1", "accuracy_sequence_top1")
@@ -113,7 +114,6 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     given = options().parse_args()
     registry = Registry()
-    extend_search_path(registry)
     runs: list[dict] = []
     began, longest = time.perf_counter(), 0.0
     # seed by seed, so that what there is no time for is whole repeats

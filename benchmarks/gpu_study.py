@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from torch_grid import RETRIED
 
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.errors import EnergybenchError
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute, new_id
@@ -223,7 +223,6 @@ def run(given: argparse.Namespace) -> None:
     plan = planned(given)
     print(f"epochs: {', '.join(f'{name} {count}' for name, count in plan['epochs'].items())}", flush=True)
     registry = Registry()
-    extend_search_path(registry)
     machine, known = Machine(registry), rates(Path(given.rates))
     done, left, ran = 0, 0, 0
     took = 1.0  # how much longer than predicted cells take

@@ -20,7 +20,7 @@ from pathlib import Path
 import photographs
 from pairs import write
 
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.config import make
 from energybench.errors import EnergybenchError
 from energybench.prepare import prepare
@@ -124,7 +124,6 @@ def main() -> None:
         given.images, given.batch, given.cell, given.seconds, given.decode = 32, 8, 0.5, 1.0, ["cpu"]
         side, size, device, precision = 64, (96, 128), "cpu", "fp32"
     registry = Registry()
-    extend_search_path(registry)
     machine = Machine(registry)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)

@@ -32,13 +32,12 @@ SAME = ["training.schedule=constant", "training.initializer=xavier"]
 LOOP = """
 import json, sys, time
 import numpy as np
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.config import make, make_architecture
 from energybench.registry import Registry
 from energybench_plugins.engines.gluon_blocks import build, mx
 
 registry = Registry()
-extend_search_path(registry)
 experiment = read(arguments(sys.argv[2:]), registry).cells[0].experiment
 info = make(registry, "dataset", experiment.dataset).info()
 architecture = make_architecture(registry, experiment.model, info.classes)

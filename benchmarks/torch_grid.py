@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from energybench.cells import arguments, extend_search_path, read
+from energybench.cells import arguments, read
 from energybench.errors import EnergybenchError
 from energybench.registry import Registry
 from energybench.run.execute import Place, execute
@@ -161,7 +161,6 @@ def main() -> None:
     done = list({(one["model"], one["batch"], one["precision"], one["way"]): one for one in done}.values())
     known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
     registry = Registry()
-    extend_search_path(registry)
     machine, begun, longest = Machine(registry), time.monotonic(), given.cell + 20.0
     print(HEAD)
     for key in [] if given.only_show else keys:

@@ -12,7 +12,7 @@ class Availability:
     Attributes:
         ok: True if it can be used here and now.
         detail: what was found, or why it cannot be used.
-        remedy: what the user can do about it; empty if ok.
+        remedy: what the user can do about it; if ok, to have it better. Empty if nothing.
     """
 
     ok: bool

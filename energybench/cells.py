@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
@@ -126,21 +126,22 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def extend_search_path(registry: Registry) -> None:
+class _PluginConfigs(SearchPathPlugin):
+    """Adds each plugin's folder behind ours: one for the process, which keeps what is registered with Hydra."""
+
+    paths: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for owner, path in self.paths:
+            search_path.append(provider=owner, path=path)
+
+
+def _extend_search_path(registry: Registry) -> None:
     """Lets Hydra find the YAML files that plugins bring, and our sweepers and launchers."""
     install_plugins()
     screen_files()
-    paths = list(registry.config_paths)
-
-    class PluginConfigs(SearchPathPlugin):
-        """Adds each plugin's folder behind ours."""
-
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for owner, path in paths:
-                search_path.append(provider=owner, path=path)
-
-    if paths:
-        Plugins.instance().register(PluginConfigs)
+    _PluginConfigs.paths = tuple(registry.config_paths)
+    Plugins.instance().register(_PluginConfigs)
 
 
 def read(arguments: argparse.Namespace, registry: Registry) -> Command:
@@ -149,6 +150,7 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
     Raises:
         EnergybenchError: the first cell that is wrong, in one line.
     """
+    _extend_search_path(registry)
     try:
         return _read(arguments, registry)
     except (HydraException, OmegaConfBaseException) as error:  # of the sweeper, of Hydra's own node
@@ -433,13 +435,14 @@ def _line(error: Exception) -> str:
     return said or type(error).__name__
 
 
-def inform(argv: Sequence[str]) -> int:
+def inform(argv: Sequence[str], registry: Registry) -> int:
     """Lets Hydra print what --cfg, --info, --help, --hydra-help or --shell-completion ask for; the exit code."""
+    _extend_search_path(registry)
     try:
         with within(LONGEST_S, "composing the configuration"):
             call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
-        registry, parsed = Registry(), arguments(argv)
+        parsed = arguments(argv)
         with _hydra():
             chosen = partial(_chosen, parsed.config_name, _given(parsed, [], registry))
             raise translate(error, registry, chosen) from error

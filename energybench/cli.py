@@ -85,18 +85,17 @@ def _hydra(argv: list[str]) -> int:
     arguments = cells.arguments(argv)
     informs = arguments.cfg or arguments.info or arguments.help or arguments.hydra_help or arguments.shell_completion
     registry = _registry(ours=not informs)
-    cells.extend_search_path(registry)
     if arguments.shell_completion and any(word.startswith("query=") for word in arguments.overrides):
-        return _complete(argv)
+        return _complete(argv, registry)
     if informs:
-        return cells.inform(argv)
+        return cells.inform(argv, registry)
     command = cells.read(arguments, registry)
     from energybench import sweep
 
     return sweep.run(argv, command, registry)
 
 
-def _complete(argv: list[str]) -> int:
+def _complete(argv: list[str], registry: Registry) -> int:
     """What a shell may put behind the line it passes in COMP_LINE: sub-commands are ours, all else is Hydra's."""
     from energybench import cells
 
@@ -108,7 +107,7 @@ def _complete(argv: list[str]) -> int:
         os.environ["COMP_LINE"] = f"{program} {overrides}"
     elif program and not space:
         print(*(name for name in COMMANDS if name.startswith(first)))
-    return cells.inform(argv)
+    return cells.inform(argv, registry)
 
 
 def _parser(name: str, about: str) -> argparse.ArgumentParser:
@@ -131,7 +130,6 @@ def _describe(argv: list[str]) -> int:
     from energybench.config import make, make_architecture
     from energybench.describe import describe_json, describe_table
 
-    cells.extend_search_path(registry)
     command = cells.read(cells.arguments(given.overrides), registry)
     for cell in command.cells:
         info = make(registry, "dataset", cell.experiment.dataset).info()

@@ -65,7 +65,7 @@ def report(registry: Registry) -> bool:
     works: set[str] = set()
     for kind, name, state in findings(registry):
         mark = "[green]ok[/green]" if state.ok else "[red]no[/red]"
-        remedy = f"\n[dim]-> {_plain(state.remedy)}[/dim]" if state.remedy and not state.ok else ""
+        remedy = f"\n[dim]-> {_plain(state.remedy)}[/dim]" if state.remedy else ""
         drawn.add_row(mark, kind, name, _plain(state.detail) + remedy)
         if state.ok:
             works.add(kind)

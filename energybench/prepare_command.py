@@ -61,7 +61,6 @@ def prepare_aloud(plan: Preparation, workers: int, *, again: bool = False) -> No
 
 
 def _plan(overrides: Sequence[str], registry: Registry) -> Preparation:
-    cells.extend_search_path(registry)
     command = cells.read(cells.arguments(overrides), registry)
     if command.multirun:
         raise ConfigError("prepare takes one data set; leave out --multirun")

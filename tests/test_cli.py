@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from scripted import GPUS
 
 from energybench.run.result import Result
@@ -277,6 +279,15 @@ class TestAsking:
         assert "gpu: ada, ampere, auto" in out
         assert "engine: auto, gluon, standin" in out
         assert "doctor" in out
+
+    def test_the_keys_that_help_names_are_keys(self, energybench):
+        listed = energybench("--help").stdout.partition("Keys (key=value)")[2].partition("Powered by")[0]
+        keys = set(re.findall(r"\b[a-z]+\.[a-z_]+\b", listed)) | {"batch", "seed", "precision"}
+        config = yaml.safe_load(energybench("--cfg", "job").stdout)
+        assert len(keys) > 12
+        for key in keys:
+            section, _, name = key.partition(".")
+            assert section in listed and section in config and (not name or name in config[section]), key
 
     def test_a_typo_is_one_line(self, refused):
         assert "unknown key 'bacth'" in refused("--cfg", "job", "bacth=1")

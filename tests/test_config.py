@@ -226,6 +226,7 @@ def test_it_is_refused_in_one_line(override, words):
     ("words", "message"),
     [
         ("meter.tdp_w=5", "meter 'auto' takes: meter.order, meter.calibration, meter.also; add meter=tdp"),
+        ("+meter.tdp_w=5", "meter 'auto' takes: meter.order, meter.calibration, meter.also; add meter=tdp"),
         ("meter=tdp meter.root=5", "meter 'tdp' takes: meter.tdp_w, meter.calibration, meter.also; add meter=rapl"),
         ("model.foo=3", "model 'lenet' takes: model.channels, model.input_size"),
         ("batch=8 model.foo=3 bacth=9 model=resnet", "model 'resnet' takes: model.channels, model.input_size"),
@@ -234,7 +235,7 @@ def test_it_is_refused_in_one_line(override, words):
     ],
 )
 def test_the_options_of_the_chosen_part_are_told_and_where_others_belong(words, message):
-    key = next(word for word in words.split() if "." in word).partition("=")[0]
+    key = next(word for word in words.split() if "." in word).partition("=")[0].lstrip("+")
     assert wrong(*words.split()) == f"unknown key {key!r}; {message}"
 
 

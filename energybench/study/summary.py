@@ -11,7 +11,7 @@ from energybench.study.columns import Column, Columns
 from energybench.study.quantities import quantity
 from energybench.study.rows import Row, natural, rows
 from energybench.study.separation import in_question
-from energybench.study.words import plus_minus, real
+from energybench.study.words import digits, plus_minus, real, scaled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,9 +135,23 @@ def details(result: Result) -> Table:
         drawn.add_row("training energy", f"{energy_text(result)} J (k = 2)")
     for metric, words, form in DETAILS:
         if metric in found:
-            drawn.add_row(words, form.format(found[metric]))
+            drawn.add_row(words, _shown(found[metric], form))
+    if result.attempts:
+        drawn.add_row("attempts", f"{len(result.attempts) + 1}, all of them in these numbers")
     drawn.add_row("quality", result.tags.get("quality", "-"))
     return drawn
+
+
+def _shown(value: float, form: str) -> str:
+    """By the form, but small joules and seconds keep their digits: '0.032 J', '291.6 µJ'."""
+    unit = form.partition("} ")[2]
+    if unit.startswith(("J", "s")) and 0 < abs(value) < 1:
+        if abs(value) < 1e-3:
+            factor, unit = scaled([value], unit)
+            return f"{digits(value * factor)} {unit}"
+        if "f}" in form:
+            return f"{digits(value, 3)} {unit}"
+    return form.format(value)
 
 
 def _cell(row: Row, metric: str, form: str, marked: bool) -> Text:

@@ -107,6 +107,19 @@ def test_checks_and_covers_the_cpu_of_this_machine():
     assert meter.covers(cpu_device()) and meter.devices() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "tdp_w", "advised"),
+    [
+        ("Intel(R) Xeon(R) Processor", None, True),
+        ("Intel(R) Xeon(R) Processor", 65.0, False),
+        ("AMD EPYC 7742", None, False),
+    ],
+)
+def test_where_the_watts_are_assumed_it_says_how_to_give_them(name, tdp_w, advised):
+    remedy = TdpMeter(TdpOptions(tdp_w=tdp_w), name, 4).check().remedy
+    assert ("meter=tdp meter.tdp_w=WATTS" in remedy) is advised
+
+
 def test_refuses_a_gpu():
     gpu = Device("gpu", "GPU-1", "TITAN X", "maxwell")
     meter = TdpMeter(TdpOptions())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from energybench.run.result import Failure, Result
+from energybench.run.result import Attempt, Failure, Result
 from energybench.study.rows import rows
-from energybench.study.summary import CRITERIA, best, heading, table, verdict
+from energybench.study.summary import CRITERIA, best, details, heading, table, verdict
 
 ENERGY, SPEED, ACCURACY = CRITERIA
 
@@ -38,6 +39,32 @@ def repeats(batch, *energies, metric="energy_per_image_j", **options):
 def winner(results, criterion=ENERGY):
     found = best(rows(results), criterion)
     return found.label if found else None
+
+
+def shown(one):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(details(one))
+    lines = [line.strip("│ ").split("│") for line in console.export_text().splitlines() if line.count("│") == 3]
+    return {name.strip(): value.strip() for name, value in lines}
+
+
+class TestDetails:
+    def test_small_joules_and_seconds_keep_their_digits(self):
+        small = {"energy_per_image_j": 0.0002916, "time_s": 0.0472, "validate.energy_j": 0.0318, "edp_js": 2.176e-5}
+        found = shown(result(**small, **{"warmup.energy_j": 12345.67}))
+        assert found["energy an image"] == "291.6 µJ"
+        assert found["training time"] == "0.0472 s"
+        assert found["energy of validation"] == "0.0318 J"
+        assert found["energy-delay product"] == "21.76 µJ s"
+        assert found["energy of the warm-up"] == "12,345.7 J"
+
+    def test_nothing_is_nothing(self):
+        assert shown(result(**{"validate.energy_j": 0.0}))["energy of validation"] == "0.0 J"
+
+    def test_a_run_that_went_on_says_so(self):
+        earlier = Attempt("a", Failure("interrupted", "stopped"), "2026-01-01T00:00:00+00:00", "", (), ())
+        assert "attempts" not in shown(result())
+        assert shown(replace(result(), attempts=(earlier,)))["attempts"] == "2, all of them in these numbers"
 
 
 class TestRows:

@@ -27,6 +27,8 @@ GAIN_UNCERTAINTY = 0.25
 WATTS_PER_CORE = 8.0
 """For a CPU outside the table. An assumption: about the median of the table, whose parts take 3 to 24 W a core."""
 
+IF_KNOWN = "if you know the thermal design power of the processors, give it: meter=tdp meter.tdp_w=WATTS"
+
 PERIOD_S = 1.0
 INTEL, AMD = "Intel product specifications", "AMD product specifications"
 
@@ -133,8 +135,9 @@ class TdpMeter:
         self._cores = cores
 
     def check(self) -> Availability:
-        """Always available; the detail says where the watts come from."""
-        return Availability(True, f"estimate, no sensor: {self._estimate()[1]}")
+        """Always available; the detail says where the watts come from, the remedy how to have better ones."""
+        better = "" if self._tdp_w is not None or find(self._cpu()) else IF_KNOWN
+        return Availability(True, f"estimate, no sensor: {self._estimate()[1]}", better)
 
     def devices(self) -> Sequence[Device]:
         """None: the CPU is known without it."""
@@ -154,8 +157,10 @@ class TdpMeter:
     def _estimate(self) -> tuple[float, str]:
         if self._tdp_w is not None:
             return self._tdp_w, f"{self._tdp_w:g} W, meter.tdp_w"
-        name = cpu_name() if self._name is None else self._name
-        return estimate(name, physical_cores() if self._cores is None else self._cores)
+        return estimate(self._cpu(), physical_cores() if self._cores is None else self._cores)
+
+    def _cpu(self) -> str:
+        return cpu_name() if self._name is None else self._name
 
 
 class TdpSession:
