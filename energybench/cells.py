@@ -159,7 +159,8 @@ def read(arguments: argparse.Namespace, registry: Registry) -> Command:
 
 def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
     with _hydra():
-        base = _compose(arguments, [], registry)
+        composer = _Composer(arguments, registry)
+        base = composer.common()
         multirun = bool(arguments.multirun) or base.hydra.mode == RunMode.MULTIRUN
         directory = Path(str(base.hydra.sweep.dir if multirun else base.hydra.run.dir))
         sweeper = base.hydra.sweeper.get("_target_")
@@ -172,7 +173,7 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
             written = _expand(arguments.overrides, base, registry, cluster)
         elif multirun:
             written = [GridCell(_example(arguments.overrides, base))]
-        cells, composer = [], _Composer(arguments, registry)
+        cells = []
         for one in written:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
@@ -281,11 +282,23 @@ class _Composer:
         self._registry = registry
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
+    def common(self) -> DictConfig:
+        """What all cells have in common; where there is one, its configuration."""
+        given = self._arguments.overrides
+        made = _compose(self._arguments, [], self._registry)
+        if _given(self._arguments, [], self._registry) == _given(self._arguments, given, self._registry):
+            self._composed[self._key(given)] = made
+        return made
+
+    @staticmethod
+    def _key(overrides: Sequence[str]) -> tuple[str, ...]:
+        """The same for cells that differ in plain numbers alone."""
+        return tuple(text.partition("=")[0] if PLAIN_NUMBER.fullmatch(text) else text for text in overrides)
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of one cell. It holds until the next is asked for."""
         numbers = dict(text.split("=") for text in overrides if PLAIN_NUMBER.fullmatch(text))
-        others = tuple(text for text in overrides if not PLAIN_NUMBER.fullmatch(text))
-        key = (*others, *numbers)
+        key = self._key(overrides)
         if key not in self._composed:
             self._composed[key] = _compose(self._arguments, overrides, self._registry)
         for name, value in numbers.items():

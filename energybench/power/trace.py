@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from energybench.errors import DataError
 from energybench.power.clock import realtime_offset_ns
@@ -139,19 +140,37 @@ def _table(one: Columns, rows: slice, schema: Any) -> Any:
     sensor_ns, value, code = one.sensor_ns[rows], one.value[rows], one.code[rows]
 
     def same(text: str) -> Any:
-        return pa.DictionaryArray.from_arrays(np.zeros(len(value), np.int32), [text])
+        return pa.DictionaryArray.from_arrays(_numbers(np.zeros(len(value), np.int32)), _texts([text]))
 
     arrays = [
-        pa.array(sensor_ns, mask=sensor_ns == NO_TIME),
-        pa.array(one.read_start_ns[rows]),
-        pa.array(one.read_end_ns[rows]),
+        _numbers(sensor_ns, sensor_ns == NO_TIME),
+        _numbers(one.read_start_ns[rows]),
+        _numbers(one.read_end_ns[rows]),
         same(one.channel),
         same(one.source),
         same(one.quantity),
-        pa.array(value, mask=code != 0),
-        pa.DictionaryArray.from_arrays(code.astype(np.int32), list(one.statuses)),
+        _numbers(value, code != 0),
+        pa.DictionaryArray.from_arrays(_numbers(code.astype(np.int32)), _texts(one.statuses)),
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _numbers(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> Any:
+    """An Arrow array on the memory of `values`, null where `missing`; pyarrow.array would first import pandas."""
+    import pyarrow as pa
+
+    valid = None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, data])
+
+
+def _texts(words: Sequence[str]) -> Any:
+    """The same of words, which Arrow keeps as their ends and their bytes."""
+    import pyarrow as pa
+
+    encoded = [word.encode() for word in words]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def _columns(tables: Iterable[Any], channel: str | None) -> dict[Key, Columns]:

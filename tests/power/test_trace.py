@@ -1,10 +1,14 @@
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from energybench.errors import DataError
+from energybench.power import trace
 from energybench.power.clock import realtime_offset_ns
 from energybench.power.meter import Channel, Reading
 from energybench.power.series import by_source, readings
@@ -64,6 +68,29 @@ def test_failures_and_missing_times_are_null(path):
     table = pq.ParquetFile(path).read()
     assert table["value"].to_pylist() == [250.5, None, 0.0]
     assert table["sensor_ns"].to_pylist() == [90, None, None]
+
+
+def test_many_rows_with_gaps_over_several_groups_are_read_back(tmp_path, monkeypatch):
+    """Groups that end within a byte of Arrow's bits of validity, texts beyond ASCII, and one that is empty."""
+    monkeypatch.setattr(trace, "ROWS_A_GROUP", 13)
+    rows = [
+        Reading("gpu.0", "buffer", "power_w", n, n + 1, *given)
+        for n in range(40)
+        for given in [(float(n), n, "ok") if n % 3 else (None, None, "" if n % 2 else "zu spät: 3 µs")]
+    ]
+    write(tmp_path / "power.parquet", rows)
+    assert rows_of(tmp_path / "power.parquet") == rows
+
+
+def test_writing_does_not_import_pandas(tmp_path):
+    """It takes a fifth of a second of each run; what is tested runs in an interpreter of its own."""
+    script = (
+        "import sys; from pathlib import Path; from test_trace import READINGS, write;"
+        "write(Path(sys.argv[1]), READINGS); print('pandas' in sys.modules)"
+    )
+    line = [sys.executable, "-c", script, str(tmp_path / "power.parquet")]
+    done = subprocess.run(line, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
 
 
 def test_nothing_but_the_trace_is_left_in_the_folder(path):
