@@ -89,7 +89,7 @@ class Command:
         multirun: whether Hydra sweeps.
         directory: where Hydra puts the run, or the sweep.
         known: False where the sweeper chooses its cells itself.
-        goes_on: whether the sweeper takes the cells from the sweep's ledger, and so leaves out those that are done.
+        goes_on: whether the sweeper leaves out what an earlier command has done in the same folder: ours do.
         cluster: what is said of the cluster that the cells are handed to; None: they run here.
     """
 
@@ -178,7 +178,7 @@ def _read(arguments: argparse.Namespace, registry: Registry) -> Command:
             with naming_cell(one.overrides if len(written) > 1 else ()):
                 cells.append(_cell(composer, one, registry))
     nodes = _nodes(cells, known, cluster)
-    goes_on = multirun and sweeper == SWEEPER
+    goes_on = multirun and sweeper in (SWEEPER, SEARCHER)
     return Command(tuple(cells), multirun, nodes.folder(directory), known, goes_on, cluster)
 
 

@@ -20,6 +20,13 @@ settings.load_profile("energybench")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what it starts would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half again as many as there are cores: many a test waits for a clock or for a process to end."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 FAKES = Path(__file__).parent / "fakes"
 sys.path.append(str(FAKES))  # so that tests can import what a fake declares
 

@@ -22,7 +22,7 @@ BASE += ["measure.warmup_steps=1", "engine.step_s=0"]
 PASCAL = [*BASE, "gpu=pascal", "meter=scripted"]
 CPU = [*BASE, "gpu=cpu", "meter=tdp"]
 FAKES = Path(__file__).parent / "fakes"
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from energybench_plugins.meters.instrument_time import OwnTime
 S, MS = 1_000_000_000, 1_000_000
 WALL = {"name": "wall.0", "kind": "wall", "contains": ["cpu", "gpu"], "power": ["2"]}
 MONOTONIC = {"column": "1", "unit": "ns", "clock": "monotonic"}
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def options(url=None, **values):

@@ -9,7 +9,7 @@ from energybench.power.meter import Channel, Sample, Source
 from energybench.power.sampler import Sampler, next_due_ns
 
 FAST_S, NEVER_S = 0.002, 3600.0
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class FakeSession:

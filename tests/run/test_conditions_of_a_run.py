@@ -23,7 +23,7 @@ from energybench.testing.fixtures import fake_nvml  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 AGE_S = 10.0
 LATER_S = 3600.0
 OF_THE_SENSOR = ("few_updates", "gaps", "part_time_sampling")

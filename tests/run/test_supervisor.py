@@ -23,7 +23,7 @@ from energybench.run.supervisor import death
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -155,18 +155,21 @@ class TestSearch:
 
 
 @pytest.mark.usefixtures("fakes")
-def test_killed_it_goes_on(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_it_goes_on(tmp_path, monkeypatch, capsys, how):
     monkeypatch.chdir(tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     words = [*WORDS, "training.lr=interval(0.001,0.1)", "hydra.sweeper.trials=3"]
     command = [sys.executable, "-m", "energybench", *words, "engine.step_s=1"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not (tmp_path / "out" / "0" / "events.jsonl").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, how)
+    said = process.communicate(timeout=120)[0]
+    if how == signal.SIGINT:
+        assert "interrupted, 0 cells done; to go on, give the same command again with hydra.sweep.dir=out" in said
     try:
         assert main([*words, "hydra.sweeper.limits.energy_j=9"]) == 0
     finally:
