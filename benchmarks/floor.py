@@ -19,7 +19,8 @@ from pathlib import Path
 from contest import Counter
 
 from energybench.architecture import Architecture, Conv2d, Dense
-from energybench.config import Part, make_architecture
+from energybench.config import make_architecture
+from energybench.experiment import Part
 from energybench.registry import Registry
 
 CLASSES = {"resnet": 155, "cnn2d": 155}

@@ -39,7 +39,8 @@ def energybench(plan: dict[str, Any], card: int, out: Path) -> None:
     from sources import sources_of
 
     import energybench
-    from energybench.config import Part, make
+    from energybench.config import make
+    from energybench.experiment import Part
     from energybench.registry import Registry
 
     with energybench.measure("nvml") as block:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from energybench.config import Part, make
+from energybench.config import make
 from energybench.devices import Device
+from energybench.experiment import Part
 from energybench.power.meter import Channel, Source
 from energybench.registry import Registry
 

@@ -38,8 +38,8 @@ from energybench.registry import KINDS, Registry
 
 if TYPE_CHECKING:
     from energybench.cluster.options import ClusterOptions
-    from energybench.config import Experiment
     from energybench.devices import Device
+    from energybench.experiment import Experiment
 
 CONFIG_MODULE = "energybench.conf"
 CONFIG_NAME = "config"

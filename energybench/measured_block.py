@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from energybench.config import AUTO, Part, make
+from energybench.config import make
 from energybench.config import meter as fitted_meter
 from energybench.devices import GPU, Device, cpu_device, unique
 from energybench.errors import ConfigError, MeterError, WindowError
+from energybench.experiment import AUTO, Part
 from energybench.measurement import TOTAL, Measurement
 from energybench.power import identity
 from energybench.power.lock import BusyError, Lock

@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from energybench import tracking
-from energybench.config import Tracking, fit
+from energybench.config import fit
 from energybench.errors import EnergybenchError, TrackingError
+from energybench.experiment import Tracking
 from energybench.run.execute import Place
 from energybench.run.result import Result
 from energybench.study.ledger import Sweep

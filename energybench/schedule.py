@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from energybench.config import Training
+from energybench.experiment import Training
 
 
 def initial_lr(training: Training, batch: int) -> float:

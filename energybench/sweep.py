@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from energybench import tracking
 from energybench.cells import Command, call_hydra, naming_cell
 from energybench.cluster.request import Cluster
-from energybench.config import Tracking
 from energybench.console import console
 from energybench.credentials import redact, sealed, without_credentials
 from energybench.errors import (
@@ -29,6 +28,7 @@ from energybench.errors import (
     DeviceError,
     EnergybenchError,
 )
+from energybench.experiment import Tracking
 from energybench.job import job
 from energybench.recording import connected, never_in_the_way, parent_run
 from energybench.registry import Registry

@@ -15,17 +15,9 @@ from omegaconf import OmegaConf
 
 import energybench.conf
 from energybench import cells
-from energybench.config import (
-    AUTOMATIC,
-    NUMBERS,
-    SECTIONS,
-    TOP_LEVEL,
-    Experiment,
-    make,
-    make_architecture,
-    resolve,
-)
+from energybench.config import make, make_architecture, resolve
 from energybench.errors import ConfigError, EnergybenchError, PluginError
+from energybench.experiment import AUTOMATIC, NUMBERS, SECTIONS, TOP_LEVEL, Experiment
 from energybench.registry import KINDS, Registry
 
 CONF = Path(energybench.conf.__file__).parent

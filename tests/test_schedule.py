@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from energybench.config import Training
+from energybench.experiment import Training
 from energybench.schedule import Schedule, initial_lr
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from energybench.cli import main
-from energybench.config import Tracking
 from energybench.credentials import redact
 from energybench.errors import TrackingError
+from energybench.experiment import Tracking
 from energybench.power.meter import Channel, Reading
 from energybench.power.series import by_source
 from energybench.power.trace import write_trace

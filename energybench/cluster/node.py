@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 
 from energybench import cells  # noqa: F401  its resolver is used by configurations
 from energybench.cluster.ticket import Node, Ticket, this_node
-from energybench.config import Checkpoint
 from energybench.errors import DataError
+from energybench.experiment import Checkpoint
 from energybench.job import job
 from energybench.run.attempts import goes_on
 from energybench.run.result import Result

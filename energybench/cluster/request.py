@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from energybench.cluster.options import SECTION, ClusterOptions
-from energybench.config import AUTO, Gpu
 from energybench.devices import CPU, GPU, Device
 from energybench.errors import ConfigError, DeviceError
+from energybench.experiment import AUTO, Gpu
 from energybench.registry import Registry
 from energybench.run.preflight import CPU_NAMES, Machine
 

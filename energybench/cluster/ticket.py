@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from energybench.config import Gpu
+from energybench.experiment import Gpu
 from energybench.whole import whole
 
 NODE_FILE = "node.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from energybench.config import Experiment
 from energybench.devices import Device
+from energybench.experiment import Experiment
 
 
 @dataclass(frozen=True)

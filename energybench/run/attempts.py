@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from energybench.config import AUTO, Checkpoint
 from energybench.errors import DataError
+from energybench.experiment import AUTO, Checkpoint
 from energybench.run.checkpoint import CHECKPOINT_FILE
 from energybench.run.result import (
     EVENTS_FILE,

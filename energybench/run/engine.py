@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from energybench.config import Experiment
+    from energybench.experiment import Experiment
     from energybench.images import Held
 
 

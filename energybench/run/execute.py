@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from energybench.config import AUTO, Experiment, Quality
 from energybench.credentials import redact
 from energybench.errors import reason
+from energybench.experiment import AUTO, Experiment, Quality
 from energybench.power.condition_summary import Summary, Times, summarise
 from energybench.power.condition_summary import flags as condition_flags
 from energybench.power.meter import Session

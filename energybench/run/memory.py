@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from energybench.architecture import Network
-from energybench.config import Experiment
 from energybench.errors import DataError, EnergybenchError
+from energybench.experiment import Experiment
 
 OPTIMIZER_SLOTS = {"sgd": 1, "nag": 1, "adam": 2, "lars": 1}
 """Values that an optimiser keeps for each parameter: momentum; Adam's two moments."""

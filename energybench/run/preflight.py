@@ -12,10 +12,11 @@ from typing import Any
 
 from energybench import devices as _devices
 from energybench.architecture import Network
-from energybench.config import AUTO, Experiment, Gpu, MeterPart, Part, fit, make, make_architecture
+from energybench.config import fit, make, make_architecture
 from energybench.dataset import DatasetInfo, DatasetPlugin, MadeOnFirstUse
 from energybench.devices import CPU, Device
 from energybench.errors import ConfigError, DataError, DeviceError, MeterError
+from energybench.experiment import AUTO, Experiment, Gpu, MeterPart, Part
 from energybench.power import identity
 from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Meter, Session

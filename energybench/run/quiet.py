@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from energybench.config import Measurement
 from energybench.errors import MeterError
+from energybench.experiment import Measurement
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
 from energybench.power.monitor import Monitor

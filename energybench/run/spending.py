@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from energybench.config import Budget
+from energybench.experiment import Budget
 
 LOOK_PERIOD_S = 0.25
 """How often several workers look at the clock together."""

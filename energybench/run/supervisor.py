@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from energybench.config import Experiment, Tracking
 from energybench.devices import CPU
 from energybench.errors import EnergybenchError, LimitError, MeterError
+from energybench.experiment import Experiment, Tracking
 from energybench.power.lock import BusyError, Lock
 from energybench.power.meter import Session
 from energybench.power.monitor import Monitor, Observed

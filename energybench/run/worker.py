@@ -24,9 +24,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from energybench.architecture import Network
-from energybench.config import AUTO, make, make_architecture
+from energybench.config import make, make_architecture
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Holding, Reporting, Sequences, Split
 from energybench.errors import DataError, EnergybenchError, reason
+from energybench.experiment import AUTO
 from energybench.registry import Registry
 from energybench.run import checkpoint
 from energybench.run.assignment import Assignment

@@ -14,8 +14,8 @@ from junk import VALUES, examples
 
 import energybench.conf
 from energybench import cells
-from energybench.config import SECTIONS, TOP_LEVEL, Experiment
 from energybench.errors import ConfigError, EnergybenchError
+from energybench.experiment import SECTIONS, TOP_LEVEL, Experiment
 from energybench.registry import KINDS, Registry
 from energybench.tracking.store import artifact_location
 

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from scripted import GPUS
 from views import Silent
 
-from energybench.config import Experiment, resolve
+from energybench.config import resolve
 from energybench.errors import ConfigError
+from energybench.experiment import Experiment
 from energybench.power.calibration import Calibration, calibrated
 from energybench.power.meter import Channel, Reading, Sample, Source
 from energybench.power.timeline import Timeline

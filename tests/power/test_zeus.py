@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from energybench.config import AutoMeter
 from energybench.devices import cpu_device
 from energybench.errors import ConfigError, MeterError
+from energybench.experiment import AutoMeter
 from energybench.testing import (
     Failure,
     Server,

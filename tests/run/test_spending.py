@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from energybench.config import Budget
+from energybench.experiment import Budget
 from energybench.run.spending import Spending
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from energybench.config import AUTO
+from energybench.experiment import AUTO
 from energybench.run.code import changes
 from energybench.run.preflight import Plan
 

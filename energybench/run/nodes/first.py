@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from energybench.config import AUTO
 from energybench.errors import DataError
+from energybench.experiment import AUTO
 from energybench.power.alignment import Alignment, Exchange
 from energybench.run.checkpoint import CHECKPOINT_FILE
 from energybench.run.nodes.alone import INTERRUPTED, START, Show

@@ -20,7 +20,7 @@ from energybench_plugins.engines.gluon_options import ENGINE, GluonOptions
 from energybench_plugins.engines.starting import fault_at_start
 
 if TYPE_CHECKING:
-    from energybench.config import Experiment
+    from energybench.experiment import Experiment
 
 PROBE = (
     "from energybench_plugins.engines.mxnet_import import import_mxnet;"

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energybench.architecture import Architecture, ZooNetwork
-from energybench.config import Training
 from energybench.dataset import Batch
 from energybench.devices import CPU
 from energybench.errors import DataError, PluginError
+from energybench.experiment import Training
 from energybench.images import Held, HeldBatch, Normalisation, PixelBatch, require_input_channels
 from energybench.run.engine import Evaluation, Task
 from energybench.run.memory import keeping

@@ -20,7 +20,7 @@ from energybench_plugins.engines.starting import fault_at_start
 from energybench_plugins.engines.torch_options import ENGINE, TorchOptions
 
 if TYPE_CHECKING:
-    from energybench.config import Experiment
+    from energybench.experiment import Experiment
 
 PROBE = "import torch; assert (torch.ones(2, 2) * 2).sum().item() == 8; print(torch.__version__)"
 

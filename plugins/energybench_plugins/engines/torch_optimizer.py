@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from energybench.config import Training
 from energybench.errors import DataError
+from energybench.experiment import Training
 
 STATE = "optimizer/"
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
