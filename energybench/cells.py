@@ -31,6 +31,7 @@ from yaml import YAMLError
 from energybench.config_files import screen_files
 from energybench.errors import ConfigError, EnergybenchError
 from energybench.grid import GridCell, grid
+from energybench.hydra_errors import line, translate
 from energybench.node_options import Nodes
 from energybench.order import SEARCHER, SWEEPER, install_plugins
 from energybench.patience import within
@@ -271,7 +272,7 @@ def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: 
     except (HydraException, OmegaConfBaseException) as error:
         raise translate(error, registry, partial(_chosen, arguments.config_name, given)) from error
     except Exception as error:  # `model=null`, a file that is no YAML or includes itself: what, but not where
-        raise ConfigError(f"{_line(error)} [in {' '.join(given)}]") from error
+        raise ConfigError(f"{line(error)} [in {' '.join(given)}]") from error
 
 
 class _Composer:
@@ -321,7 +322,7 @@ def _remedy(text: str, error: Exception, registry: Registry) -> str:
         return f"; write {' or '.join(kinds)}"
     if "=" in text and text.endswith(","):
         return f"; write {text.rstrip(',')}"
-    said = f": {_line(error).partition(' expecting ')[0][:MOST_SHOWN]}" if "=" in text else ""
+    said = f": {line(error).partition(' expecting ')[0][:MOST_SHOWN]}" if "=" in text else ""
     return f"{said}; write key=value"
 
 
@@ -405,47 +406,6 @@ def _check_order(overrides: Sequence[str], base: DictConfig) -> None:
         raise ConfigError(
             "sweep.devices: this sweeper chooses its cells itself; use hydra/sweeper=ordered, or name gpu and gpu.count"
         )
-
-
-def translate(
-    error: Exception, registry: Registry, chosen: Callable[[str], str | None] = lambda section: None
-) -> EnergybenchError:
-    """Hydra's and OmegaConf's errors as one line of ours; `chosen` tells the part of a section."""
-    text = str(error)
-    if found := re.search(r"Could not override '([^']*)'", text):
-        return _unknown_override(found[1], registry, chosen)
-    if found := re.search(r"Could not find '(?:([^']*)/)?([^'/]*)'", text):
-        return _unknown_choice(found[1] or "", found[2], text, registry)
-    if found := re.search(r"Ambiguous value for argument '([^']*)'", text):
-        return ConfigError(f"{found[1]}: more than one value; add -m to sweep over them, or write key=[a,b] for a list")
-    return ConfigError(_line(error))
-
-
-def _unknown_override(key: str, registry: Registry, chosen: Callable[[str], str | None]) -> ConfigError:
-    if key.startswith("hydra."):
-        return ConfigError(f"unknown key {key!r} of Hydra; energybench --cfg hydra lists its keys")
-    from energybench.config import unknown_key
-
-    section = key.partition(".")[0]
-    return unknown_key(key, registry, chosen(section) if section in KINDS else None)
-
-
-def _unknown_choice(group: str, name: str, text: str, registry: Registry) -> ConfigError:
-    """Hydra lists the options one a line behind "Available options in 'group':"."""
-    listed = text.partition("Available options in")[2].partition("Config search path")[0]
-    names = ", ".join(line.strip() for line in listed.splitlines()[1:] if line.strip()) or "none"
-    return ConfigError(
-        "; ".join([f"{group or 'config'} {name!r} is not known; there is: {names}", *map(str, registry.broken)])
-    )
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    said = " ".join(str(error).split()).removesuffix("full_key:").strip()
-    if not said and isinstance(error.__cause__, Exception):
-        return _line(error.__cause__)
-    return said or type(error).__name__
 
 
 def inform(argv: Sequence[str], registry: Registry) -> int:
