@@ -5,39 +5,45 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from energybench.devices import CPU
+from energybench.node_options import Nodes
 from energybench.run.preflight import Plan
 from energybench.run.result import Result, devices_of
 
 BESIDE = frozenset({"tracking", "sweep", "rerun", "hydra"})
 """Sections of the configuration that change where a run is recorded or when it runs, and nothing in it."""
 
-BESIDE_IN_MEASURE = frozenset({"lock", "watchdog_s"})
+BESIDE_WITHIN = {
+    "measure": frozenset({"lock", "watchdog_s"}),
+    "nodes": frozenset(f.name for f in fields(Nodes)) - {"count"},
+}
+"""Likewise of keys of a section."""
 
-UNSAID_IN_MEASURE = {"validate_every": 1}
+UNSAID = {"measure": {"validate_every": 1}, "nodes": {"count": 1}}
 """Values that say nothing: runs of the time before there was another choice have none."""
-
-DECISIVE_OF_NODES = frozenset({"count"})
 
 
 def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
     """What of a configuration decides what happens in a run, but for the keys `without`."""
     kept = {key: value for key, value in config.items() if key not in BESIDE and key not in without}
-    measure = kept.get("measure")
-    if isinstance(measure, Mapping):
-        kept["measure"] = {
-            key: value
-            for key, value in measure.items()
-            if key not in BESIDE_IN_MEASURE and UNSAID_IN_MEASURE.get(key) != value
-        }
-    nodes = kept.pop("nodes", None)
-    if (
-        isinstance(nodes, Mapping) and nodes.get("count", 1) != 1
-    ):  # of one it says nothing, as before there were several
-        kept["nodes"] = {key: value for key, value in nodes.items() if key in DECISIVE_OF_NODES}
+    for section in BESIDE_WITHIN.keys() | UNSAID.keys():
+        if isinstance(kept.get(section), Mapping):
+            kept[section] = _said(section, kept[section])
+    if not kept.get("nodes", True):
+        del kept["nodes"]
     return kept
+
+
+def _said(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    beside, unsaid = BESIDE_WITHIN.get(section, frozenset()), UNSAID.get(section, {})
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in beside and not (key in unsaid and unsaid[key] == value)
+    }
 
 
 def decides(key: str, config: Mapping[str, Any], without: Collection[str] = ()) -> bool:

@@ -309,10 +309,3 @@ def test_where_they_meet_makes_no_other_setting():
 @pytest.mark.usefixtures("fakes")
 def test_one_node_is_as_it_was():
     assert planned().experiment.nodes == Nodes()
-
-
-def test_one_epoch_at_a_time_is_what_there_was_before_there_was_a_choice():
-    before, one, four = (
-        {"measure": {"validate": True, **more}} for more in ({}, *({"validate_every": n} for n in (1, 4)))
-    )
-    assert decisive(before) == decisive(one) != decisive(four)
