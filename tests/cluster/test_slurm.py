@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 
 import psutil
 import pytest
-from clusters import results, trains, until
+from clusters import PATIENCE_S, free_ports, results, trains, until
+
+from energybench.run.result import Result
 
 pytestmark = pytest.mark.slurm
 
@@ -207,6 +211,24 @@ def test_two_cells_on_one_node_at_a_time(cluster, run, out, meter):
     else:
         assert trained[0].start_ns < trained[1].end_ns and trained[1].start_ns < trained[0].end_ns
         assert all("shared_host" in result.tags["quality"] for result in (first, second))
+
+
+def test_srun_starts_one_training_over_both_nodes(cluster, tmp_path):
+    """All that the command knows of the nodes is SLURM's; but for where they meet, as these two are one host."""
+    words = ["model=lenet", "dataset=tiny", "engine=standin", "engine.step_s=0.05", "budget.epochs=2", "batch=8"]
+    words += ["measure.warmup_steps=0", "measure.baseline_s=0", "measure.context_s=0", "tracking=none", "gpu=cpu"]
+    words += ["meter=tdp", "nodes=slurm", f"nodes.rendezvous=127.0.0.1:{free_ports(1)[0]}", "hydra.run.dir=both"]
+    srun = ["srun", "--nodes=2", "--ntasks-per-node=1", "--chdir", str(tmp_path), sys.executable, "-m", "energybench"]
+    done = subprocess.run(
+        [*srun, *words], env=cluster.environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = Result.read(tmp_path / "both")
+    assert (result.status, result.config["nodes"]["count"], result.config["nodes"]["rank"]) == ("finished", 2, 0)
+    by_node = [result.metrics[f"energy_j.node{number}"] for number in (0, 1)]
+    assert min(by_node) > 0
+    assert result.metrics["energy_j"] == pytest.approx(sum(by_node), rel=1e-6)
+    assert (tmp_path / "both" / "node-1" / "power.parquet").exists()
 
 
 @pytest.mark.torch
