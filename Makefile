@@ -7,8 +7,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# How many: see tests/conftest.py. In order of name: the files of few tests, which xdist would leave for the end, take long.
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files in order of name: xdist would leave those of few tests for the end, and some of these take longest.
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 # The Pythons that constraints.txt is made with.
 PYTHON311 ?= python3.11

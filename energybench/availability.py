@@ -12,7 +12,7 @@ class Availability:
     Attributes:
         ok: True if it can be used here and now.
         detail: what was found, or why it cannot be used.
-        remedy: what the user can do about it; if ok, to have it better. Empty if nothing.
+        remedy: what the user can do about it; or, if ok, how to get something better; empty if nothing.
     """
 
     ok: bool

@@ -128,7 +128,7 @@ def _flags_first(argv: Sequence[str]) -> list[str]:
 
 
 class _PluginConfigs(SearchPathPlugin):
-    """Adds each plugin's folder behind ours: one for the process, which keeps what is registered with Hydra."""
+    """Adds each plugin's folder behind ours. One class for the whole process: Hydra keeps every one it is given."""
 
     paths: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -284,7 +284,7 @@ class _Composer:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def common(self) -> DictConfig:
-        """What all cells have in common; where there is one, its configuration."""
+        """What all cells have in common; where there is but one cell, its configuration, which `compose` may change."""
         given = self._arguments.overrides
         made = _compose(self._arguments, [], self._registry)
         if _given(self._arguments, [], self._registry) == _given(self._arguments, given, self._registry):
@@ -415,10 +415,10 @@ def inform(argv: Sequence[str], registry: Registry) -> int:
         with within(LONGEST_S, "composing the configuration"):
             call_hydra(argv, lambda config: None)
     except HYDRA_ERRORS as error:
-        parsed = arguments(argv)
+        every, parsed = Registry(), arguments(argv)  # what only informs goes without our own parts
         with _hydra():
-            chosen = partial(_chosen, parsed.config_name, _given(parsed, [], registry))
-            raise translate(error, registry, chosen) from error
+            chosen = partial(_chosen, parsed.config_name, _given(parsed, [], every))
+            raise translate(error, every, chosen) from error
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -1,4 +1,4 @@
-"""What works on this machine and what does not, each with its remedy."""
+"""What works on this machine and what does not, with what can be done about it."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jo
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Half again as many as there are cores: many a test waits for a clock or for a process to end."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    """Half again as many as there are cores, up to four: many a test waits for a clock or for a process to end."""
+    asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return int(asked) if asked else max(2, min(4, len(os.sched_getaffinity(0)) * 3 // 2))
 
 
 FAKES = Path(__file__).parent / "fakes"

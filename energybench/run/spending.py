@@ -19,8 +19,8 @@ class Spending:
         budget: the limits.
         per_epoch: steps of a whole epoch.
         epoch: that runs, or that ran last; 0 before the first.
-        inside: steps of it that are done.
-        steps: of all epochs that are done.
+        inside: steps of it that are done, by this attempt and earlier ones.
+        steps: that are done in all epochs, the one that runs included.
         seconds: of training, without the epoch that runs.
         reached: whether a validation has found the accuracy that was the aim.
     """

@@ -12,6 +12,9 @@ from energybench.errors import ConfigError
 from energybench.study.compare import Change, Comparison, Pair
 from energybench.study.quantities import KNOWN, Quantity, quantity
 
+A_TYPING_ERROR = 0.85
+"""difflib's ratio of two names of which one is the other mistyped; validate.energy_j and energy_j are further apart."""
+
 GRAMMAR = "METRIC +NUMBER% or METRIC -NUMBER%; of accuracies also pp (percentage points); or the metric's unit"
 
 _FORM = re.compile(r"\s*([a-z][\w.:/ -]*?)\s*([+-])\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|[A-Za-z°/²][\w°/² ]*)\s*", re.ASCII)
@@ -149,7 +152,8 @@ def _nearest(name: str, pair: Pair) -> str:
     names = dict.fromkeys(metric.name for metric in KNOWN)
     runs = [*pair.before.finished, *pair.after.finished]
     names.update(dict.fromkeys(key for result in runs for key in result.metrics))
-    close = [] if name in names else difflib.get_close_matches(name, names, n=1)
+    known = name in names or name.startswith("energy_j.")  # a channel, or an energy, that these runs do not have
+    close = [] if known else difflib.get_close_matches(name, names, n=1, cutoff=A_TYPING_ERROR)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -32,8 +32,8 @@ def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[s
     for section in BESIDE_WITHIN.keys() | UNSAID.keys():
         if isinstance(kept.get(section), Mapping):
             kept[section] = _said(section, kept[section])
-    if not kept.get("nodes", True):
-        del kept["nodes"]
+    if not (isinstance(kept.get("nodes"), Mapping) and kept["nodes"]):
+        kept.pop("nodes", None)
     return kept
 
 

@@ -122,12 +122,16 @@ DETAILS: tuple[tuple[str, str, str], ...] = (
 def energy_text(result: Result) -> str:
     """'88 ± 44': joules of training and their expanded uncertainty; the result must have them."""
     energy_j, half_width_j = result.metrics["energy_j"], result.metrics.get("energy_uncertainty_j")
-    return plus_minus(energy_j, half_width_j) if half_width_j else f"{energy_j:,.1f}"
+    if half_width_j:
+        return plus_minus(energy_j, half_width_j)
+    return digits(energy_j, 3) if LEAST < abs(energy_j) < 1 else f"{energy_j:,.1f}"
 
 
 def details(result: Result) -> Table:
     """One run's result for a terminal, a line a metric; what does not exist is not in it."""
     from rich.table import Table
+
+    from energybench.run.attempts import cut  # not above: it loads numpy, and comparing files needs none
 
     drawn = Table(title=heading([result]), title_justify="left", title_style="", show_header=False)
     found = result.metrics
@@ -137,15 +141,20 @@ def details(result: Result) -> Table:
         if metric in found:
             drawn.add_row(words, _shown(found[metric], form))
     if result.attempts:
-        drawn.add_row("attempts", f"{len(result.attempts) + 1}, all of them in these numbers")
+        part = "; what one of them took at its end is not known" if cut(result.attempts) else ", all in these numbers"
+        drawn.add_row("attempts", f"{len(result.attempts) + 1}{part}")
     drawn.add_row("quality", result.tags.get("quality", "-"))
     return drawn
 
 
+LEAST = 1e-9
+"""Joules and seconds; what is less, a difference's rounding has left."""
+
+
 def _shown(value: float, form: str) -> str:
-    """By the form, but small joules and seconds keep their digits: '0.032 J', '291.6 µJ'."""
+    """By the form, but small joules and seconds keep their digits: '0.0320 J', '291.6 µJ'."""
     unit = form.partition("} ")[2]
-    if unit.startswith(("J", "s")) and 0 < abs(value) < 1:
+    if unit.startswith(("J", "s")) and LEAST < abs(value) < 1:
         if abs(value) < 1e-3:
             factor, unit = scaled([value], unit)
             return f"{digits(value * factor)} {unit}"

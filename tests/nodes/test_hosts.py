@@ -21,10 +21,27 @@ WATTS = constant(200.0), square(100.0, 300.0, 1.7)
 CARDS = ["gpu=volta", "meter=nvml", "hydra.run.dir=run"]
 
 RELAY = """
-import socket, sys, threading, time
+import queue, socket, sys, threading, time
+def received(source):
+    try:
+        return source.recv(1 << 16)
+    except OSError:
+        return b""
 def pass_on(source, sink, delay_s):
-    while data := source.recv(1 << 16):
-        threading.Timer(delay_s, sink.sendall, [data]).start()
+    waiting = queue.SimpleQueue()
+    threading.Thread(target=deliver, args=(waiting, sink), daemon=True).start()
+    data = b"any"
+    while data:
+        data = received(source)
+        waiting.put((time.monotonic() + delay_s, data))
+def deliver(waiting, sink):
+    while True:
+        due_s, data = waiting.get()
+        time.sleep(max(due_s - time.monotonic(), 0.0))
+        try:
+            sink.sendall(data) if data else sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
 here, there = socket.create_server((sys.argv[1], 29500)), (sys.argv[2], 29500)
 while True:
     caller = here.accept()[0]

@@ -84,6 +84,7 @@ def test_many_rows_with_gaps_over_several_groups_are_read_back(tmp_path, monkeyp
 
 def test_writing_does_not_import_pandas(tmp_path):
     """It takes a fifth of a second of each run; what is tested runs in an interpreter of its own."""
+    pytest.importorskip("pandas", reason="needs pandas (it comes with MLflow)")
     script = (
         "import sys; from pathlib import Path; from test_trace import READINGS, write;"
         "write(Path(sys.argv[1]), READINGS); print('pandas' in sys.modules)"

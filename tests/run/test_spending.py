@@ -80,6 +80,12 @@ def test_one_that_follows_ends_when_the_first_says_so_whatever_its_own_clock_say
     assert early.ends(1, 0.001, agree=lambda ahead: 0)
 
 
-def test_steps_end_several_without_a_word():
-    one = trained(spending(steps=2), 2)
-    assert one.ends(2, 0.1, agree=lambda value: pytest.fail("all of them count the same steps"))
+def test_steps_end_several_whatever_the_clock_says():
+    assert trained(spending(steps=2), 2).ends(2, 0.1, agree=lambda value: pytest.fail("all count the same steps"))
+    said = []
+    both = spending(steps=3, seconds=9.0)
+    ends = [
+        trained(both, 1).ends(step, step * 0.1, agree=lambda ahead: said.append(ahead) or ahead) for step in (1, 2, 3)
+    ]
+    assert ends == [False, False, True]
+    assert all(ahead > 0 for ahead in said), "it is not the clock that ends it"

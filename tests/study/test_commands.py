@@ -204,7 +204,7 @@ class TestCompare:
 
     @pytest.mark.parametrize(
         "name, meant",
-        [("enrgy_j", "; did you mean energy_j?"), ("ed2p_js", "; did you mean ed2p_js2?"), ("wombats", "")],
+        [("enrgy_j", "; did you mean energy_j?"), ("ed2p_js", "; did you mean ed2p_js2?"), ("validate.energy_j", "")],
     )
     def test_a_metric_that_no_run_has(self, two, capsys, name, meant):
         code, _, err = said(capsys, "compare", "old", "new", "--fail-if", f"{name} +5%")

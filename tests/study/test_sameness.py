@@ -32,3 +32,6 @@ def test_digests_are_those_that_earlier_studies_have_written():
     config |= measured(context_s=None, lock="wait")
     assert setting(config, seed=True) == "7e8d8757344c08ac"
     assert setting(config, seed=False) == "31ceb15d91532b43"
+    two = {**config, "nodes": {"count": 2, "rank": 1, "rendezvous": "x", "join_timeout_s": 9.0}}
+    assert setting(two, seed=True) == "4b3eec44d32978e4"
+    assert setting({**config, "nodes": None}, seed=True) == "7e8d8757344c08ac"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from energybench.run.attempts import CUT, NOT_KNOWN
 from energybench.run.result import Attempt, Failure, Result
 from energybench.study.rows import rows
 from energybench.study.summary import CRITERIA, best, details, heading, table, verdict
@@ -64,7 +65,10 @@ class TestDetails:
     def test_a_run_that_went_on_says_so(self):
         earlier = Attempt("a", Failure("interrupted", "stopped"), "2026-01-01T00:00:00+00:00", "", (), ())
         assert "attempts" not in shown(result())
-        assert shown(replace(result(), attempts=(earlier,)))["attempts"] == "2, all of them in these numbers"
+        assert shown(replace(result(), attempts=(earlier,)))["attempts"] == "2, all in these numbers"
+        for cut in (NOT_KNOWN, replace(earlier, failure=CUT)):
+            said = shown(replace(result(), attempts=(earlier, cut)))["attempts"]
+            assert said == "3; what one of them took at its end is not known"
 
 
 class TestRows:

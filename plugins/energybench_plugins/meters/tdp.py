@@ -27,7 +27,10 @@ GAIN_UNCERTAINTY = 0.25
 WATTS_PER_CORE = 8.0
 """For a CPU outside the table. An assumption: about the median of the table, whose parts take 3 to 24 W a core."""
 
-IF_KNOWN = "if you know the thermal design power of the processors, give it: meter=tdp meter.tdp_w=WATTS"
+IF_KNOWN = (
+    "if you know the thermal design power of the processors, give it: meter=tdp meter.tdp_w=WATTS; in a virtual "
+    "machine that of its share of the cores"
+)
 
 PERIOD_S = 1.0
 INTEL, AMD = "Intel product specifications", "AMD product specifications"
