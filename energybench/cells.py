@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -141,8 +142,18 @@ def _extend_search_path(registry: Registry) -> None:
     """Lets Hydra find the YAML files that plugins bring, and our sweepers and launchers."""
     install_plugins()
     screen_files()
-    _PluginConfigs.paths = tuple(registry.config_paths)
+    _PluginConfigs.paths = tuple((owner, _place(path)) for owner, path in registry.config_paths)
     Plugins.instance().register(_PluginConfigs)
+
+
+def _place(path: str) -> str:
+    """A package without `__init__.py` as its folder, as Hydra cannot list it with Python 3.12; other paths as given."""
+    scheme, _, name = path.partition("://")
+    spec = None
+    with suppress(ImportError, ValueError):  # Hydra says what cannot be found
+        spec = find_spec(name) if scheme == "pkg" else None
+    folders = list(spec.submodule_search_locations or ()) if spec is not None and spec.origin is None else []
+    return f"file://{folders[0]}" if len(folders) == 1 else path
 
 
 def read(arguments: argparse.Namespace, registry: Registry) -> Command:

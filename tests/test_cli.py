@@ -280,6 +280,10 @@ class TestAsking:
         assert "engine: auto, gluon, standin" in out
         assert "doctor" in out
 
+    def test_a_plugin_s_package_without_init_is_a_folder(self, energybench, fakes):
+        """As one Hydra cannot list it with Python 3.12."""
+        assert f"file://{fakes}/standin_conf" in energybench("--info", "searchpath").stdout
+
     def test_the_keys_that_help_names_are_keys(self, energybench):
         listed = energybench("--help").stdout.partition("Keys (key=value)")[2].partition("Powered by")[0]
         keys = re.findall(r"\b([a-z]+)\.([a-z_]+)\b", listed)

@@ -259,7 +259,11 @@ def test_a_measurement_survives_json():
 
 def script(text, **environment):
     return subprocess.run(
-        [sys.executable, "-c", text], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", text],  # of forking beside threads, from 3.12 on
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
