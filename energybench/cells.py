@@ -254,12 +254,10 @@ def _hydra() -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
-def _given(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> list[str]:
-    """The overrides that Hydra composes from: a cell's, else those of all cells and the first values of the others."""
-    given = list(overrides) or [first for text in arguments.overrides for first in _first(text, registry)]
-    if arguments.config_dir:
-        given.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
-    return given
+def _given(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The overrides that Hydra composes from."""
+    more = [f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]"] if arguments.config_dir else []
+    return [*overrides, *more]
 
 
 def _chosen(config_name: str | None, given: Sequence[str], section: str) -> str | None:
@@ -273,8 +271,8 @@ def _chosen(config_name: str | None, given: Sequence[str], section: str) -> str 
 
 
 def _compose(arguments: argparse.Namespace, overrides: Sequence[str], registry: Registry) -> DictConfig:
-    """The configuration of one cell, Hydra's own node with it; without `overrides`, what all cells have in common."""
-    given = _given(arguments, overrides, registry)
+    """The configuration of one cell, Hydra's own node with it."""
+    given = _given(arguments, overrides)
     try:
         with within(LONGEST_S, "composing the configuration"):
             return compose(arguments.config_name or CONFIG_NAME, given, return_hydra_config=True)
@@ -295,12 +293,11 @@ class _Composer:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def common(self) -> DictConfig:
-        """What all cells have in common; where there is but one cell, its configuration, which `compose` may change."""
-        given = self._arguments.overrides
-        made = _compose(self._arguments, [], self._registry)
-        if _given(self._arguments, [], self._registry) == _given(self._arguments, given, self._registry):
-            self._composed[self._key(given)] = made
-        return made
+        """What all cells have in common, with the first value of the rest: a cell's configuration, if one is of them.
+
+        It holds until the first is asked for.
+        """
+        return self.compose(_firsts(self._arguments.overrides, self._registry))
 
     @staticmethod
     def _key(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -340,6 +337,11 @@ def _remedy(text: str, error: Exception, registry: Registry) -> str:
 def _is_sweep(text: str) -> bool:
     """Of one that Hydra's parser has taken before."""
     return bool(OverridesParser.create().parse_override(text).is_sweep_override())
+
+
+def _firsts(overrides: Sequence[str], registry: Registry) -> list[str]:
+    """Those of all cells, and the first values of the others."""
+    return [first for text in overrides for first in _first(text, registry)]
 
 
 def _first(text: str, registry: Registry) -> list[str]:
@@ -428,7 +430,7 @@ def inform(argv: Sequence[str], registry: Registry) -> int:
     except HYDRA_ERRORS as error:
         every, parsed = Registry(), arguments(argv)  # what only informs goes without our own parts
         with _hydra():
-            chosen = partial(_chosen, parsed.config_name, _given(parsed, [], every))
+            chosen = partial(_chosen, parsed.config_name, _given(parsed, _firsts(parsed.overrides, every)))
             raise translate(error, every, chosen) from error
     except SystemExit as end:
         return int(end.code or 0)

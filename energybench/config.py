@@ -143,9 +143,10 @@ def _part(kind: str, node: Any, registry: Registry, section: str = "") -> Part:
     options = {key: value for key, value in node.items() if key != "name"}
     name = node["name"]
     schema = AUTOMATIC[kind] if name == AUTO and section in AUTOMATIC else registry.get(kind, name).schema
-    strange = next((key for key in options if key not in {field.name for field in dataclasses.fields(schema)}), None)
-    if strange is not None and section == kind:  # as +meter.tdp_w=65, which Hydra lets through
-        raise unknown_key(f"{kind}.{strange}", registry, name)
+    known = {field.name for field in dataclasses.fields(schema)}
+    strange = [key for key in options if key not in known]
+    if strange and section == kind:  # as +meter.tdp_w=65, which Hydra lets through
+        raise unknown_key(f"{kind}.{strange[0]}", registry, name)
     fitted = fit(section, schema, options, f"{kind} {name!r}")
     return Part(name, asdict(fitted))
 

@@ -39,11 +39,7 @@ def decisive(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[s
 
 def _said(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     beside, unsaid = BESIDE_WITHIN.get(section, frozenset()), UNSAID.get(section, {})
-    return {
-        key: value
-        for key, value in values.items()
-        if key not in beside and not (key in unsaid and unsaid[key] == value)
-    }
+    return {k: value for k, value in values.items() if k not in beside and (k, value) not in unsaid.items()}
 
 
 def decides(key: str, config: Mapping[str, Any], without: Collection[str] = ()) -> bool:

@@ -124,7 +124,7 @@ def energy_text(result: Result) -> str:
     energy_j, half_width_j = result.metrics["energy_j"], result.metrics.get("energy_uncertainty_j")
     if half_width_j:
         return plus_minus(energy_j, half_width_j)
-    return digits(energy_j, 3) if LEAST < abs(energy_j) < 1 else f"{energy_j:,.1f}"
+    return _places(energy_j, "{:,.1f}")
 
 
 def details(result: Result) -> Table:
@@ -153,14 +153,18 @@ LEAST = 1e-9
 
 def _shown(value: float, form: str) -> str:
     """By the form, but small joules and seconds keep their digits: '0.0320 J', '291.6 µJ'."""
-    unit = form.partition("} ")[2]
-    if unit.startswith(("J", "s")) and LEAST < abs(value) < 1:
-        if abs(value) < 1e-3:
-            factor, unit = scaled([value], unit)
-            return f"{digits(value * factor)} {unit}"
-        if "f}" in form:
-            return f"{digits(value, 3)} {unit}"
-    return form.format(value)
+    number, _, unit = form.partition(" ")
+    if not unit.startswith(("J", "s")):
+        return form.format(value)
+    if LEAST < abs(value) < 1e-3:
+        factor, unit = scaled([value], unit)
+        return f"{digits(value * factor)} {unit}"
+    return f"{_places(value, number)} {unit}"
+
+
+def _places(value: float, form: str) -> str:
+    """By a form of fixed decimals, but three digits of what is less than 1."""
+    return digits(value, 3) if form.endswith("f}") and LEAST < abs(value) < 1 else form.format(value)
 
 
 def _cell(row: Row, metric: str, form: str, marked: bool) -> Text:
