@@ -82,9 +82,7 @@ class Ours:
 
     def _without_exchange(self) -> Any:
         """The same step, in which each rank keeps its gradients to itself; it shares the other's memory."""
-        import torch
-
-        from energybench_plugins.engines.torch_step import Step
+        from energybench_plugins.engines.torch_step import Step, recording
 
         class Apart(Step):
             def _without_exchange(self, part: int) -> Any:
@@ -98,9 +96,8 @@ class Ours:
                 for _ in range(3):
                     twin.run()
                 trainer.synchronize()
-                graph, pool = torch.cuda.CUDAGraph(), trainer._step._graph.pool()
                 trainer.optimizer.zero_grad(set_to_none=True)
-                with torch.cuda.graph(graph, pool, trainer._stream, capture_error_mode="thread_local"):
+                with recording(trainer._stream, trainer._step._graph.pool()) as graph:
                     twin.run()
                 twin._graph = graph
             self._apart = twin

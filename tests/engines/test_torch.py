@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.util
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -255,6 +258,35 @@ def test_whether_cudnn_tries_its_ways_is_an_option(tries, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tries)
     trainer_of(engine={"name": "torch", "cudnn_benchmark": tries})
     assert torch.backends.cudnn.benchmark == tries
+
+
+class Remains:
+    """Refers to itself, as what of a network's training is left may: only collecting garbage destroys it."""
+
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_garbage_is_collected_while_a_step_is_recorded(fails, monkeypatch):
+    seen = []
+
+    @contextlib.contextmanager
+    def capturing(graph, pool, stream, capture_error_mode):
+        seen.append((remains() is None, gc.isenabled(), capture_error_mode))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    remains = weakref.ref(Remains())
+    step = trainer_of()._step
+    if fails:
+        monkeypatch.setattr(step, "run", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        step.record("stream")
+    assert seen == [(True, False, "thread_local")]
+    assert step.recorded != fails
+    assert gc.isenabled()
 
 
 def test_choices_left_open_follow_the_device_and_the_precision():

@@ -58,9 +58,10 @@ def test_a_recorded_step_is_the_step(optimizer, accumulate):
         step(trainer, batches(5), lr=0.003)
         step(trainer, batches(5), lr=0.001)
     if optimizer == "adam":  # makes steps of one size of gradients that are next to none, and so of rounding
+        found = parameters(recorded)
         for name, value in parameters(eager).items():
-            apart = parameters(recorded)[name] - value
-            assert np.linalg.norm(apart) < 3e-3 * np.linalg.norm(value), name
+            apart = np.abs(found[name] - value) > 1e-3 * np.abs(value).max()
+            assert apart.sum() <= max(1, apart.size // 50), name
     else:
         assert_near(parameters(recorded), parameters(eager), 1e-3)
     assert recorded.take_loss() == pytest.approx(eager.take_loss(), rel=1e-3)

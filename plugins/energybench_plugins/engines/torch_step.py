@@ -6,7 +6,8 @@ Imports PyTorch: only for the training process.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +21,26 @@ WARM_STEPS = 3
 
 WARM_STEPS_OF_SEVERAL = 11
 """The same under DistributedDataParallel, which changes its buckets in the first ten."""
+
+
+@contextlib.contextmanager
+def recording(stream: Any, pool: Any | None = None) -> Iterator[Any]:
+    """What is enqueued on `stream` within is done by each replay of the graph that this gives, and not now.
+
+    Other threads may go on calling CUDA meanwhile, as NCCL's watchdog does. Python collects its garbage before and not
+    within: a graph of before that was destroyed by it would break the recording, and torch no longer sees to that since
+    its release 2.9 (pytorch/pytorch#161037).
+    """
+    graph = torch.cuda.CUDAGraph()
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            yield graph
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Objective(nn.Module):  # type: ignore[misc]
@@ -133,13 +154,9 @@ class Step:
             self._half.refresh()
 
     def record(self, stream: Any) -> None:
-        """Records one step on `stream`, which must have run some before; does none.
-
-        Other threads may go on calling CUDA meanwhile, as NCCL's watchdog does.
-        """
+        """Records one step on `stream`, which must have run some before; does none."""
         self._optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with recording(stream) as graph:
             self.run()
         self._graph = graph
 
