@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from contest import Counter
+from torch_grid import over_boards
 
 from energybench.architecture import Architecture, Conv2d, Dense
 from energybench.config import make_architecture
@@ -105,7 +106,8 @@ def main() -> None:
         machine = {"device": counter.name(), "driver": counter.driver(), "uuids": counter.uuids()}
     for name, load in loads.items():
         print(f"{name:5} {load['per_s'] / 1e12:9.3f} T{'B' if name == 'copy' else 'FLOP'}/s  {load['power_w']} W")
-    cells = [one for path in given.grid for one in json.loads(Path(path).read_text())["cells"] if "failure" not in one]
+    made = [one for path in given.grid for one in json.loads(Path(path).read_text())["cells"]]
+    cells = [one for one in over_boards(made) if "failure" not in one]
     registry, rows = Registry(), []
     for model in given.models:
         network = make_architecture(registry, Part(model), CLASSES.get(model, 1000))

@@ -12,7 +12,6 @@ import argparse
 import functools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contest import Counter
 from contest import cards as cards_here
 
 HERE = Path(__file__).parent
-TESTS, RESULTS = HERE.parent / "tests", HERE.parent / "docs" / "results"
-OUT, DATA, CARD = "{out}", "{data}", "{card}"
+TESTS = HERE.parent / "tests"
+OUT, DATA = "{out}", "{data}"
 HALF = "engine.half_weights=true"
 LARGEST_BYTES = 8 * 1024**2
 """Larger files stay behind."""
@@ -52,8 +50,7 @@ class Stage:
     Attributes:
         name: of its log.
         limit_s: after which it is ended.
-        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought,
-            {card} the kind of the first card, as in h100_grid.json.
+        command: behind the interpreter; {out} is the visit's folder, {data} the folder of the data that were brought.
         quick: what follows the command, where the visit only shows that it runs.
     """
 
@@ -71,7 +68,8 @@ CONTEST = ("resnet50.py", "--window", "2", "--rounds", "5", "--cache", f"{OUT}/c
 WAYS = ("energybench", "graph", "timm", "timm-compile")
 VARIANTS = ("energybench", "energybench-half", "energybench-pointwise", "energybench-mm")
 SEARCHED = ("energybench", "energybench-pointwise", "energybench-tuned", "graph", "timm-compile")
-GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--known", str(RESULTS / f"{CARD}_grid.json"))
+GRID = ("torch_grid.py", "--cell", "3", "--baseline", "0.5", "--cache", f"{OUT}/cache")
+PARTS = ("tf32:graph", "fp32:graph", "bf16:graph", "bf16:eager")
 EPOCHS = ("--epochs", "caffenet=10", "resnetim=8", "resnet=120", "cnn2d=120")
 STUDY = ("gpu_study.py", *EPOCHS, "--walkers", f"{DATA}/walkers.tar.xz", "--baseline", "0.5")
 STUDY = (*STUDY, "--repeats", "bf16,fp32:0", "bf16:1", "bf16:2", "fp32:1", "fp32:2", "--out", f"{OUT}/study")
@@ -85,8 +83,9 @@ def contest(name: str, limit_s: float, batch: int, contestants: Sequence[str], f
     return script(name, limit_s, *CONTEST, "--seconds", f"{limit_s - 10:g}", *words)
 
 
-def grid(name: str, limit_s: float, *plan: str) -> Stage:
-    return script(name, limit_s, *GRID, "--seconds", f"{limit_s - 5:g}", "--plan", *plan, "--out", f"{OUT}/{name}.json")
+def grid(name: str, limit_s: float, seed: int, *plan: str) -> Stage:
+    words = ("--seconds", f"{limit_s - 5:g}", "--seed", str(seed), "--plan", *plan, "--out", f"{OUT}/{name}.json")
+    return script(name, limit_s, *GRID, *words)
 
 
 def study(name: str, limit_s: float, words: Sequence[str], *more: str) -> Stage:
@@ -153,7 +152,6 @@ VISITS: dict[str, list[Lanes]] = {
                     *("input", 125, "input_gpu.py", "--seconds", "18", "--cell", "6", "--decode", "cpu", "gpu"),
                     *("--images", "4096", "--out", f"{OUT}/input.json"),
                 ),
-                grid("grid", 100, "tf32:graph", "fp32:graph"),
             ],
         },
     ],
@@ -171,9 +169,14 @@ VISITS: dict[str, list[Lanes]] = {
             (0,): [
                 contest("variants-64", 160, 64, VARIANTS, "variants_64"),
                 GPU_TESTS,
-                grid("grid-compiled", 120, "bf16:compiled"),
             ],
         },
+    ],
+    "grid": [
+        {
+            (0,): [grid("grid-0", 565, 0, *PARTS, "bf16:compiled:caffenet:resnetim", "bf16:compiled")],
+            (1,): [grid("grid-1", 565, 1, *PARTS, "bf16:compiled:resnet:cnn2d", "bf16:compiled")],
+        }
     ],
     "meter": [{(0,): [script("real-meter", 235, "real_meter.py", "--out", f"{OUT}/real_meter")]}],
 }
@@ -195,19 +198,12 @@ def placed(lanes: Lanes, here: int) -> tuple[Lanes, list[tuple[Stage, tuple[int,
     return found, lacking
 
 
-def kind(name: str) -> str:
-    """Of a card by its driver's name: "NVIDIA H100 80GB HBM3" -> "h100"."""
-    found = re.search(r"[A-Z]+ ?\d+\w*", name.removeprefix("NVIDIA "))
-    return found[0].replace(" ", "").lower() if found else "gpu"
-
-
 class Visit:
     """One visit, ended as a whole after `seconds`."""
 
     def __init__(self, out: Path, seconds: float, pack: Path | None, data: Path | None, *, quick: bool) -> None:
         self.out, self.quick, self.pack = out.absolute(), quick, pack and pack.absolute()
         self.data = data and data.absolute()
-        self.card = "cpu" if quick else kind(Counter("cuda").name())
         self.begun = time.monotonic()
         self.end = self.begun + seconds
         self.told: list[dict[str, Any]] = []
@@ -246,7 +242,7 @@ class Visit:
             self._tell(stage, cards, time.monotonic() - begun, outcome)
 
     def _run(self, stage: Stage, cards: Sequence[int], limit_s: float) -> str:
-        places = {OUT: str(self.out), DATA: str(self.data), CARD: self.card}
+        places = {OUT: str(self.out), DATA: str(self.data)}
         command = [
             functools.reduce(lambda text, one: text.replace(*one), places.items(), part) for part in stage.command
         ]

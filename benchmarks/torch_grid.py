@@ -1,7 +1,8 @@
 """Networks x batches x precisions x ways of running a step, each cell a run of energybench with its own meter.
 
 The parts of --plan are made one after the other, each in an order shuffled by --seed. A cell that stands in --out is
-not run again, so that the grid can be made in several visits of --seconds each; the table shows all that is there.
+not run again, so that the grid can be made in several visits of --seconds each. The table and the plot show all that is
+there, the mean of the boards where several made a cell; --only-show of more boards says how they differ.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import platform
 import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +25,9 @@ from energybench.run.execute import Place, execute
 from energybench.run.preflight import Machine, prepare
 
 MODELS = ("caffenet", "resnetim", "resnet", "cnn2d")
+Key = tuple[str, int, str, str]
+"""Model, batch, precision and way of a cell."""
+
 RANDOM = {"lenet": "synthetic", "resnet": "synthetic_gait", "cnn2d": "synthetic_gait"}
 WAYS = {
     "eager": ["engine.graph=false", "engine.compile=none"],
@@ -70,7 +75,7 @@ def overrides(model: str, batch: int, precision: str, way: str, given: argparse.
     ]
 
 
-def cell(key: tuple[str, int, str, str], given: argparse.Namespace, machine: Machine) -> dict:
+def cell(key: Key, given: argparse.Namespace, machine: Machine) -> dict:
     """What one run gave: the metrics that are shown, its flags, or why there are none."""
     model, batch, precision, way = key
     found: dict = {"model": model, "batch": batch, "precision": precision, "way": way}
@@ -108,15 +113,73 @@ def line(found: dict) -> str:
     )
 
 
-def planned(given: argparse.Namespace) -> list[tuple[str, int, str, str]]:
-    """Model, batch, precision and way of each cell."""
-    keys: list[tuple[str, int, str, str]] = []
+def markdown(cells: list[dict], parts: list[str]) -> str:
+    """A table for a page: a row for each network and batch, four columns for each precision and way."""
+    found = {key_of(one): one["metrics"] for one in cells if "failure" not in one}
+    heads = [f"{part.replace(':', ', ')}: images/s | W | mJ/image | GFLOPS/W" for part in parts]
+    lines = [f"| network | batch | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * 4 * len(parts)}"]
+    models = sorted({model for model, *_ in found}, key=[*MODELS, *(model for model, *_ in found)].index)
+    for model, batch in itertools.product(models, sorted({batch for _, batch, *_ in found})):
+        row = []
+        for precision, _, way in (part.partition(":") for part in parts):
+            metrics = found.get((model, batch, precision, way))
+            row += ["–"] * 4 if metrics is None else [
+                f"{metrics['images_per_s']:,.0f}", f"{metrics['power_mean_w']:.0f}",
+                f"{1000 * metrics['energy_per_image_j']:.1f}", f"{metrics['gflops_per_w']:.0f}",
+            ]  # fmt: skip
+        lines.append(f"| {model} | {batch} | {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def planned(given: argparse.Namespace) -> list[Key]:
+    keys: list[Key] = []
     for part in given.plan:
         precision, way, *models = part.split(":")
         some = list(itertools.product(models or given.models, given.batches, [precision], [way]))
         random.Random(given.seed).shuffle(some)
         keys += some
     return list(dict.fromkeys(keys))
+
+
+def key_of(found: dict) -> Key:
+    return found["model"], found["batch"], found["precision"], found["way"]
+
+
+def boards_of(found: dict) -> str:
+    return " ".join(device["uuid"] or device["kind"] for device in found.get("devices", ()))
+
+
+def over_boards(cells: list[dict]) -> list[dict]:
+    """A cell for each key, its metrics the mean of the boards that made it; one that failed on all of them as it is."""
+    groups: dict[Key, list[dict]] = {}
+    for one in sorted(cells, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
+        groups.setdefault(key_of(one), []).append(one)
+    found = []
+    for group in groups.values():
+        good = [one["metrics"] for one in group if "failure" not in one]
+        names = set.intersection(*map(set, good)) if good else set()
+        means = {name: statistics.mean(metrics[name] for metrics in good) for name in names}
+        found.append({**next((one for one in group if "failure" not in one), group[0]), "metrics": means})
+    return found
+
+
+def beside(cells: list[dict]) -> list[str]:
+    """How each further board's cells are to those of the first board: mean and scatter of their ratios."""
+    boards: dict[str, dict[Key, dict]] = {}
+    for one in cells:
+        if "failure" not in one:
+            boards.setdefault(boards_of(one), {})[key_of(one)] = one["metrics"]
+    first, *others = boards
+    lines = []
+    for other in others:
+        common = boards[first].keys() & boards[other].keys()
+        told = []
+        for name in ("images_per_s", "energy_per_image_j"):
+            ratios = [boards[other][key][name] / boards[first][key][name] for key in common]
+            if len(ratios) > 1:
+                told.append(f"{name} {statistics.mean(ratios):.4f}, standard deviation {statistics.stdev(ratios):.4f}")
+        lines += [f"{other} / {first}, {len(common)} cells: {'; '.join(told)}"] if told else []
+    return lines
 
 
 HEAD = f"{'network':10}{'batch':>6} {'prec.':5} {'way':9}{'images/s':>12}{'W':>8}{'mJ/image':>10}{'':10}{'GFLOPS/W':>9}"
@@ -143,6 +206,7 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--known", nargs="*", default=[], help="files of earlier visits: their cells are not run again")
     parser.add_argument("--plot", help="PNG or SVG")
+    parser.add_argument("--markdown", nargs="+", metavar="PART", help="a table of these parts as Markdown too")
     parser.add_argument("--out")
     return parser
 
@@ -158,8 +222,8 @@ def main() -> None:
         done += json.loads(earlier.read_text())["cells"] if earlier.exists() else []
     keys = planned(given)
     done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
-    done = list({(one["model"], one["batch"], one["precision"], one["way"]): one for one in done}.values())
-    known = {(one["model"], one["batch"], one["precision"], one["way"]) for one in done}
+    done = list({(key_of(one), boards_of(one)): one for one in done}.values())
+    known = {key_of(one) for one in done}
     registry = Registry()
     machine, begun, longest = Machine(registry), time.monotonic(), given.cell + 20.0
     print(HEAD)
@@ -177,11 +241,12 @@ def main() -> None:
             write(path, done)
     if given.only_show and given.known and path:
         write(path, done)
-    print(f"\n{HEAD}")
-    for found in sorted(done, key=lambda one: (one["model"], one["precision"], one["way"], one["batch"])):
-        print(line(found))
+    shown = over_boards(done)
+    print("", HEAD, *map(line, shown), *beside(done), sep="\n")
+    if given.markdown:
+        print("", markdown(shown, given.markdown), sep="\n")
     if given.plot:
-        plot(done, given.plot)
+        plot(shown, given.plot)
 
 
 def write(path: Path, cells: list[dict]) -> None:

@@ -103,17 +103,35 @@ def test_on_one_card_the_lanes_share_it(module):
     assert lacking == [(first, (0, 1))]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA H200", "h200"),
-        ("Tesla V100-SXM2-16GB", "v100"),
-        ("NVIDIA GB", "gpu"),
-    ],
-)
-def test_the_kind_of_a_card_names_its_results(module, name, kind):
-    assert module("gpu_visit").kind(name) == kind
+def cell(model, batch, way, board, images_per_s, energy_per_image_j, **more):
+    metrics = {"images_per_s": images_per_s, "energy_per_image_j": energy_per_image_j, "power_mean_w": 500.0}
+    named = {"model": model, "batch": batch, "precision": "bf16", "way": way, "devices": [{"uuid": board}]}
+    return {**named, "metrics": {**metrics, "gflops_per_w": 100.0}, **more}
+
+
+def test_a_grid_shows_the_mean_of_the_boards_and_how_they_differ(module):
+    grid = module("torch_grid")
+    cells = [
+        cell("resnet", 64, "graph", "GPU-a", 1000.0, 0.020),
+        cell("resnet", 64, "graph", "GPU-b", 1010.0, 0.022),
+        cell("resnet", 64, "eager", "GPU-a", 400.0, 0.040),
+        cell("resnet", 64, "eager", "GPU-b", 0.0, 0.0, failure="crashed"),
+        cell("caffenet", 64, "graph", "GPU-a", 2000.0, 0.030),
+        cell("caffenet", 64, "graph", "GPU-b", 2000.0, 0.036),
+    ]
+    assert {grid.key_of(one): one["metrics"]["images_per_s"] for one in grid.over_boards(cells)} == {
+        ("caffenet", 64, "bf16", "graph"): 2000.0,
+        ("resnet", 64, "bf16", "eager"): 400.0,
+        ("resnet", 64, "bf16", "graph"): 1005.0,
+    }
+    assert grid.beside(cells) == [
+        "GPU-b / GPU-a, 2 cells: images_per_s 1.0050, standard deviation 0.0071; "
+        "energy_per_image_j 1.1500, standard deviation 0.0707"
+    ]
+    assert grid.markdown(grid.over_boards(cells), ["bf16:graph", "bf16:eager"]).splitlines()[2:] == [
+        "| caffenet | 64 | 2,000 | 500 | 33.0 | 100 | – | – | – | – |",
+        "| resnet | 64 | 1,005 | 500 | 21.0 | 100 | 400 | 500 | 40.0 | 100 |",
+    ]
 
 
 @pytest.mark.torch
@@ -122,7 +140,7 @@ def test_the_kind_of_a_card_names_its_results(module, name, kind):
     ("visit", "stage", "file"),
     [
         ("training", "resnet50-256", "resnet50_256.json"),
-        ("rest", "grid", "grid.json"),
+        ("grid", "grid-0", "grid-0.json"),
         ("several", "scaling", "scaling.json"),
         ("rest", "input", "input.json"),
     ],
