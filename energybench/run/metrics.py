@@ -9,11 +9,20 @@ from dataclasses import dataclass
 from energybench.power.quality import MIN_COVERAGE
 from energybench.run.result import Phase
 
+COOLDOWN = "cooldown"
+SETTLE = "settle"
+IDLE = "idle"
+LOAD = "load"
+CONTEXT = "context"
+WARMUP = "warmup"
 TRAIN = "train"
 VALIDATE = "validate"
-IDLE = "idle"
-CONTEXT = "context"
 CHECKPOINT = "checkpoint"
+SKIP = "skip"
+OF_EVERY_ENGINE = frozenset(
+    {COOLDOWN, SETTLE, IDLE, LOAD, CONTEXT, WARMUP, TRAIN, VALIDATE, CHECKPOINT, SKIP}
+)  # fmt: skip
+"""Phases that have the same meaning whatever trains. Others an engine has of its own, before it warms up."""
 MOST_INPUT_WAIT = 0.05
 """Share of the training from which on devices that waited for data speak against its energy: see docs/quality.md."""
 

@@ -14,10 +14,8 @@ from energybench.power.monitor import Monitor
 from energybench.power.sampler import Sampler
 from energybench.power.steadiness import is_steady, parts_of
 from energybench.power.timeline import Timeline
-from energybench.run.metrics import IDLE
+from energybench.run.metrics import COOLDOWN, IDLE, SETTLE
 from energybench.run.observation import Observation, Span
-
-COOLDOWN, SETTLE = "cooldown", "settle"
 
 TICK_S = 0.5
 """Between two looks at what is waited for."""

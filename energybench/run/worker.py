@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from energybench.architecture import Network
 from energybench.config import make, make_architecture
 from energybench.dataset import Adapting, Batch, Consumer, Dataset, Holding, Reporting, Sequences, Split
-from energybench.errors import DataError, EnergybenchError, reason
+from energybench.errors import DataError, EnergybenchError, PluginError, reason
 from energybench.experiment import AUTO
 from energybench.registry import Registry
 from energybench.run import checkpoint
@@ -46,7 +46,16 @@ from energybench.run.engine import (
 )
 from energybench.run.events import EventWriter
 from energybench.run.memory import OutOfMemoryError, is_out_of_memory, too_large
-from energybench.run.metrics import CONTEXT
+from energybench.run.metrics import (
+    CHECKPOINT,
+    CONTEXT,
+    LOAD,
+    OF_EVERY_ENGINE,
+    SKIP,
+    TRAIN,
+    VALIDATE,
+    WARMUP,
+)
 from energybench.run.spending import Spending
 from energybench.schedule import Schedule
 
@@ -210,7 +219,7 @@ class Loop:
         return min([*ends, self._experiment.budget.epochs or ends[0]])
 
     def _load(self) -> tuple[Trainer, Dataset]:
-        self._events.emit("started", "load")
+        self._events.emit("started", LOAD)
         registry, experiment = Registry(), self._experiment
         plugin = make(registry, "dataset", experiment.dataset)
         self._info = info = plugin.info()
@@ -230,7 +239,7 @@ class Loop:
         self._keep(trainer, dataset)
         self._resume(trainer)
         trainer.synchronize()
-        self._events.emit("ended", "load")
+        self._events.emit("ended", LOAD)
         self._events.emit("environment", values=_flops(architecture, trainer), text=trainer.environment())
         return trainer, dataset
 
@@ -289,7 +298,7 @@ class Loop:
 
     def _save(self, trainer: Trainer) -> None:
         spending = self._spending
-        self._events.emit("started", "checkpoint", spending.epoch)
+        self._events.emit("started", CHECKPOINT, spending.epoch)
         progress = checkpoint.Progress(
             self._experiment.model.name,
             spending.epoch,
@@ -299,7 +308,7 @@ class Loop:
             spending.inside,
         )
         checkpoint.save(Path(self._assignment.directory) / CHECKPOINT_FILE, trainer.state(), progress)
-        self._events.emit("ended", "checkpoint", spending.epoch)
+        self._events.emit("ended", CHECKPOINT, spending.epoch)
 
     def _lr(self) -> float:
         epochs = self._experiment.budget.epochs
@@ -321,6 +330,10 @@ class Loop:
         if not isinstance(trainer, Preparing):
             return
         for name, prepare in trainer.preparations().items():
+            if name in OF_EVERY_ENGINE:
+                raise PluginError(
+                    f"engine {self._experiment.engine.name}: every run has a phase {name!r}: name its own one"
+                )
             self._events.emit("started", name)
             prepare(*self._samples(name, dataset))
             trainer.synchronize()
@@ -336,11 +349,11 @@ class Loop:
         steps = self._experiment.measure.warmup_steps
         if not steps:
             return
-        self._events.emit("started", "warmup")
-        training, validation = self._samples("warmup", dataset)
+        self._events.emit("started", WARMUP)
+        training, validation = self._samples(WARMUP, dataset)
         trainer.warm_up(_first(training, steps), validation)
         trainer.synchronize()
-        self._events.emit("ended", "warmup", None, {"steps": steps, "images": steps * self._experiment.batch})
+        self._events.emit("ended", WARMUP, None, {"steps": steps, "images": steps * self._experiment.batch})
 
     def _train(self, trainer: Trainer, dataset: Dataset, until: int) -> float:
         """One phase: the epochs up to `until`, or as many as the budget leaves of them; the loss of the last.
@@ -356,7 +369,7 @@ class Loop:
             batches = dataset.batches("train", self._experiment.batch, self._spending.epoch)
             if not done.epochs:
                 batches = self._left(batches)
-                self._events.emit("started", "train", until)
+                self._events.emit("started", TRAIN, until)
             loss = self._train_epoch(trainer, batches, done)
             failed = loss is not None and not math.isfinite(loss)
             if self._spending.epoch >= until or self._spending.spent() or failed:
@@ -364,7 +377,7 @@ class Loop:
         values = {**self._values(done, 0.0), "epochs": done.epochs}
         if isinstance(trainer, Waiting):
             values["input_wait_s"] = done.input_wait_s
-        self._events.emit("ended", "train", self._spending.epoch, values if loss is None else {**values, "loss": loss})
+        self._events.emit("ended", TRAIN, self._spending.epoch, values if loss is None else {**values, "loss": loss})
         if loss is None:
             return math.nan
         self._check(loss)
@@ -409,17 +422,17 @@ class Loop:
         """The batches of an epoch without those that an earlier attempt has trained on."""
         if not self._spending.inside:
             return batches
-        self._events.emit("started", "skip")
-        for _ in self._telling("skip", None, _first(batches, self._spending.inside)):
+        self._events.emit("started", SKIP)
+        for _ in self._telling(SKIP, None, _first(batches, self._spending.inside)):
             pass
-        self._events.emit("ended", "skip")
+        self._events.emit("ended", SKIP)
         return batches
 
     def _end_part(self, trainer: Trainer, done: _Trained, started: float) -> NoReturn:
         """Ends an epoch within; its loss, which all workers would have to tell together, is not told."""
         trainer.synchronize()
         self._spending.seconds += time.monotonic() - started
-        self._events.emit("ended", "train", done.until, {**self._values(done, 0.0), "unfinished": 1})
+        self._events.emit("ended", TRAIN, done.until, {**self._values(done, 0.0), "unfinished": 1})
         raise StoppedError
 
     @property
@@ -432,7 +445,7 @@ class Loop:
     def _tell(self, trainer: Trainer, done: _Trained, elapsed_s: float) -> None:
         loss = trainer.recent_loss()
         values = self._values(done, elapsed_s)
-        self._events.emit("progress", "train", done.until, values if loss is None else {**values, "loss": loss})
+        self._events.emit("progress", TRAIN, done.until, values if loss is None else {**values, "loss": loss})
         if loss is not None:
             self._check(loss)
 
@@ -445,7 +458,7 @@ class Loop:
             )
 
     def _validate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> float:
-        self._events.emit("started", "validate", epoch)
+        self._events.emit("started", VALIDATE, epoch)
         found, right = self._evaluate(trainer, dataset, epoch)
         values: dict[str, float] = {"images": found.images, "loss": found.loss}
         if self._info.labelled:
@@ -454,14 +467,14 @@ class Loop:
                 values["accuracy_top5"] = found.correct_top5 / found.images
             if right is not None:
                 values["accuracy_sequence_top1"] = right
-        self._events.emit("ended", "validate", epoch, values)
+        self._events.emit("ended", VALIDATE, epoch, values)
         target = self._experiment.budget.target_accuracy
         self._spending.reached = target is not None and values.get("accuracy_top1", 0.0) >= target
         return found.loss
 
     def _evaluate(self, trainer: Trainer, dataset: Dataset, epoch: int) -> tuple[Evaluation, float | None]:
         """Counts over the samples, and the share of sequences that are right; None where there are no sequences."""
-        batches = self._telling("validate", epoch, dataset.batches("validation", self._experiment.batch, epoch))
+        batches = self._telling(VALIDATE, epoch, dataset.batches("validation", self._experiment.batch, epoch))
         if not (isinstance(dataset, Sequences) and isinstance(trainer, Summing)):
             found = trainer.evaluate(trainer.feed(batches))
             trainer.synchronize()
@@ -476,7 +489,7 @@ class Loop:
         told = time.monotonic()
         for batch in batches:
             yield batch
-            if self._stopping and phase == "validate":
+            if self._stopping and phase == VALIDATE:
                 raise StoppedError
             if time.monotonic() - told >= PROGRESS_PERIOD_S:
                 told = time.monotonic()

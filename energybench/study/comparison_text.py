@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import permutations
 from typing import Any
 
 from energybench.study.compare import Change, Comparison, Pair
 from energybench.study.condition import Verdict
 from energybench.study.grid import Grid
 from energybench.study.intervals import ROUNDING
+from energybench.study.payback import CRITERIA, Payback, payback
 from energybench.study.summary import heading
 from energybench.study.words import amount, listed, scaled, signed
 
@@ -87,7 +89,7 @@ def _ends(low: float | None, high: float | None, origin: float) -> str:
 
 def lines(comparison: Comparison) -> list[str]:
     """What stands below the table: what differs, what is missing, what speaks against comparing."""
-    return [*_differences(comparison), *_notes(comparison), *_unmatched(comparison)]
+    return [*_differences(comparison), *_paybacks(comparison), *_notes(comparison), *_unmatched(comparison)]
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
@@ -99,6 +101,22 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         own = [(key, change) for key, change in pair.differences.items() if (key, change) not in shared]
         if own:
             yield f"Differences in {pair.setting}: " + listed([f"{key}: {a} -> {b}" for key, (a, b) in own], 12)
+
+
+def paybacks(comparison: Comparison, pair: Pair) -> Iterator[tuple[str, str, Payback]]:
+    """(the source that prepares more, the other one, what that is worth): of energy and of time, where either does."""
+    sides = ((comparison.first, pair.before), (comparison.other, pair.after))
+    for criterion in CRITERIA[1:] if pair.incomparable else CRITERIA:
+        for (name, row), (other, its_row) in permutations(sides):
+            if (back := payback(row, its_row, criterion)) is not None:
+                yield name, other, back
+
+
+def _paybacks(comparison: Comparison) -> Iterator[str]:
+    for pair in comparison.pairs:
+        where = f" [{pair.setting}]" if pair.setting else ""
+        for name, other, back in paybacks(comparison, pair):
+            yield f"{name} takes {back.words(other)}{where}"
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -147,13 +165,13 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "first": comparison.first,
         "other": comparison.other,
-        "pairs": [_pair(pair) for pair in comparison.pairs],
+        "pairs": [_pair(comparison, pair) for pair in comparison.pairs],
         "only_first": list(comparison.only_first),
         "only_other": list(comparison.only_other),
     }
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
     return {
         "setting": pair.setting,
         "runs": {
@@ -166,6 +184,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
             for name, change in pair.changes.items()
         },
         "differences": {key: list(change) for key, change in pair.differences.items()},
+        "payback": [{"source": name, **back.to_json()} for name, _, back in paybacks(comparison, pair)],
         "notes": list(pair.notes),
         "incomparable": pair.incomparable or None,
     }

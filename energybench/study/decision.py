@@ -15,7 +15,7 @@ from energybench.study.quantities import ACCURACY, BASES, CRITERIA, Quantity, pe
 from energybench.study.redraws import shares_of_best
 from energybench.study.rows import Row, among, rows
 from energybench.study.separation import change, in_question, repeats_needed
-from energybench.study.words import amount, digits, listed, scaled, with_unit
+from energybench.study.words import amount, listed, sized, with_unit
 
 FRONT = ("energy", "time", "accuracy")
 """What the Pareto front is over. EDP and ED²P grow with energy and time, so that with them it is the same front."""
@@ -347,15 +347,10 @@ def _check_limit(name: str, found: Estimate | None, most: float | None, unit: st
     if found is None:
         unmet[name] = (f"its {name} is not known", 1.0)
     elif found.mean > most:
-        over = f"{name} {_sized(found.mean, unit)} is above {_sized(most, unit)}"
+        over = f"{name} {sized(found.mean, unit)} is above {sized(most, unit)}"
         unmet[name] = (over, (found.mean - most) / most if most else 1.0)
     elif found.mean + (found.half_width or 0.0) > most:
-        unmet[name] = (f"{name} {with_unit(found, unit)} may be above {_sized(most, unit)}", 0.0)
-
-
-def _sized(value: float, unit: str) -> str:
-    factor, shown = scaled([value], unit)
-    return f"{digits(value * factor)} {shown}"
+        unmet[name] = (f"{name} {with_unit(found, unit)} may be above {sized(most, unit)}", 0.0)
 
 
 def _front(table: Sequence[Row], estimates: Mapping[str, Mapping[str, Estimate]]) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from energybench.run.metrics import OF_EVERY_ENGINE, WARMUP
 from energybench.run.result import Result
 from energybench.tracking.record import EPOCH_IMAGES_TAG
 
@@ -70,8 +71,9 @@ class Uncertainties(NamedTuple):
 
 def _energy_uncertainty(result: Result, name: str) -> Uncertainties:
     """Of the energy behind a metric, as a share of it; 0 where there is none."""
-    prefix = name.rpartition(".")[0] + "." if name.startswith(_PHASES) else ""
     found = result.metrics
+    phase = name.rpartition(".")[0] + "."
+    prefix = phase if f"{phase}energy_j" in found else ""
     energy = found.get(f"{prefix}energy_j")
     if not energy:
         return Uncertainties(0.0, 0.0, 0.0)
@@ -85,7 +87,34 @@ def _less(whole: float, part: float) -> float:
     return math.sqrt(max(whole * whole - part * part, 0.0))
 
 
-_PHASES = ("validate.", "warmup.", "load.", "idle.", "context.", "compile.")
+def preparations(result: Result) -> tuple[str, ...]:
+    """Phases that its engine has of its own before it warms up, such as compile and capture."""
+    names = [name.removesuffix(".time_s") for name in result.metrics if name.endswith(".time_s")]
+    return tuple(name for name in names if name not in OF_EVERY_ENGINE)
+
+
+def _before(metric: str, *more: str) -> Callable[[Result], float | None]:
+    """Of what an engine prepares, and of `more` phases; None where one of them has no such number."""
+
+    def value(result: Result) -> float | None:
+        phases = [*preparations(result), *(phase for phase in more if f"{phase}.time_s" in result.metrics)]
+        found = [result.metrics.get(f"{phase}.{metric}") for phase in phases]
+        return None if None in found else math.fsum(filter(None, found))
+
+    return value
+
+
+PREPARATION = {
+    "energy": Quantity("preparation_j", "energy of preparing", "J", True, 1, derive=_before("energy_j")),
+    "time": Quantity("preparation_s", "time of preparing", "s", True, derive=_before("time_s")),
+}
+"""What an engine's own phases take; 0 where it has none."""
+
+BEFORE = {
+    "energy": Quantity("before_training_j", "energy before training", "J", True, 1, derive=_before("energy_j", WARMUP)),
+    "time": Quantity("before_training_s", "time before training", "s", True, derive=_before("time_s", WARMUP)),
+}
+"""The same with warming up, in which an engine that prepares nothing finds its way: cuDNN's search among algorithms."""
 
 
 def epoch_images(result: Result) -> float | None:
@@ -179,7 +208,7 @@ def quantity(name: str) -> Quantity:
     """A metric by its name; one that is not in `KNOWN` has the unit that its name ends with and no better or worse."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    known = _BY_NAME.get(name.removeprefix(next(filter(name.startswith, _PHASES), "")))
+    known = _BY_NAME.get(name.partition(".")[2] or name)  # of a phase: compile.energy_j
     if known is not None and known.derive is None:
         return Quantity(name, name, known.unit, known.smaller_is_better, known.energy_power, known.share)
     unit = next((unit for ending, unit in _UNITS.items() if name.partition(".")[0].endswith(ending)), "")

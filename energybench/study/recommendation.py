@@ -12,6 +12,7 @@ from energybench.study.columns import Column, Columns
 from energybench.study.costs import Rates
 from energybench.study.decision import FIRST_REPEATS, Decision, Repeats, Setting
 from energybench.study.intervals import Ratio
+from energybench.study.payback import CRITERIA, Payback, paid_back_last
 from energybench.study.redraws import DRAWS
 from energybench.study.rows import Row, deciding
 from energybench.study.separation import MOST_REPEATS
@@ -67,6 +68,8 @@ def _answer(decision: Decision, rates: Rates) -> Iterator[str]:
         yield f"  {_against(decision)}"
     elif question.baseline is not None:
         yield f"  Your present setting ({question.baseline}) is not among these: the two are not compared."
+    if (dearest := _payback(decision)) is not None:
+        yield f"  {_before(*dearest, decision)}"
     yield from (f"  {line}" for line in _cost(chosen, decision, rates))
 
 
@@ -95,6 +98,19 @@ def _against(decision: Decision) -> str:
     if against.accuracy is not None:
         parts.append(accuracy_moved(against.accuracy))
     return f"Against your present setting ({against.baseline}): {'; '.join(parts)}."
+
+
+def _payback(decision: Decision) -> tuple[Row, Payback] | None:
+    """Of what the chosen setting prepares, against those that meet what is asked and take less for a while."""
+    chosen, criterion = decision.chosen, decision.question.criterion
+    if chosen is None or criterion not in CRITERIA:
+        return None
+    return paid_back_last(chosen.row, (one.row for one in decision.settings if not one.unmet), criterion)
+
+
+def _before(other: Row, back: Payback, decision: Decision) -> str:
+    doubt = ", by means that are not told apart" if other in [setting.row for setting in decision.tied] else ""
+    return f"It takes {back.words(other.label)}{doubt}."
 
 
 def _cost(setting: Setting, decision: Decision, rates: Rates) -> Iterator[str]:
@@ -319,6 +335,7 @@ def to_json(decisions: Sequence[Decision], rates: Rates) -> str:
 def _json(decision: Decision, rates: Rates) -> dict[str, Any]:
     question = {key: value for key, value in asdict(decision.question).items() if value is not None}
     names = {name: metric.name for name, metric in decision.question.quantities.items()}
+    dearest = _payback(decision)
     return {
         "question": question,
         "energy_source": decision.source,
@@ -334,6 +351,7 @@ def _json(decision: Decision, rates: Rates) -> dict[str, Any]:
         "repeats": [_repeat(repeat) for repeat in decision.repeats],
         "commands": [f"energybench {command(row, runs)}" for row, runs in more_runs(decision)],
         "against": None if decision.against is None else asdict(decision.against),
+        "payback": None if dearest is None else {"setting": dearest[0].label, **dearest[1].to_json()},
         "left_out": dict(decision.left_out),
         "words": [line.strip() for line in lines(decision, rates)],
     }

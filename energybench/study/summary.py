@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from energybench.run.result import Result
 from energybench.study.columns import Column, Columns
-from energybench.study.quantities import quantity
+from energybench.study.quantities import preparations, quantity
 from energybench.study.rows import Row, natural, rows
 from energybench.study.separation import in_question
 from energybench.study.words import digits, plus_minus, real, scaled
@@ -137,7 +137,8 @@ def details(result: Result) -> Table:
     found = result.metrics
     if "energy_j" in found:
         drawn.add_row("training energy", f"{energy_text(result)} J (k = 2)")
-    for metric, words, form in DETAILS:
+    own = [(f"{phase}.energy_j", f"energy of {phase}", "{:,.1f} J") for phase in preparations(result)]
+    for metric, words, form in [*DETAILS, *own]:
         if metric in found:
             drawn.add_row(words, _shown(found[metric], form))
     if result.attempts:

@@ -50,6 +50,17 @@ def digits(value: float, count: int = 4) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def sized(value: float, unit: str, count: int = 4) -> str:
+    """'58.31 mJ'."""
+    factor, shown = scaled([value], unit)
+    return f"{digits(value * factor, count)} {shown}"
+
+
+def rounded(value: float, count: int = 3) -> str:
+    """A whole number with no more than `count` significant digits: '251,000'."""
+    return f"{float(f'{value:.{count}g}'):,.0f}"
+
+
 def with_unit(found: Estimate | None, unit: str) -> str:
     """'58.3 ± 1.2 mJ'."""
     if found is None:

@@ -10,6 +10,7 @@ import pytest
 from gluon_runs import Told, experiment
 
 from energybench.devices import cpu_device
+from energybench.errors import PluginError
 from energybench.run import worker
 from energybench.run.assignment import Assignment
 from energybench.run.spending import Spending
@@ -63,6 +64,29 @@ def test_a_long_validation_gives_signs_of_life(monkeypatch):
     loop = Loop(Assignment(experiment(), (cpu_device(),), 0, 1, "."), signs)
     assert list(loop._telling("validate", 3, iter("abc"))) == ["a", "b", "c"]
     assert signs.progress == [("validate", 3)] * 3
+
+
+class Preparing:
+    def __init__(self, *names):
+        self.names, self.done = names, []
+
+    def preparations(self):
+        return {name: lambda *_, name=name: self.done.append(name) for name in self.names}
+
+    def synchronize(self):
+        pass
+
+
+def test_an_engine_s_phases_have_names_of_their_own():
+    """Else its joules would be taken for those of loading, or of training."""
+    loop = Loop(Assignment(experiment(), (cpu_device(),), 0, 1, "."), Told())
+    loop._samples = lambda *_: ((), ())
+    own = Preparing("quantise", "capture")
+    loop._prepare(own, None)
+    assert own.done == ["quantise", "capture"]
+    for taken in ("load", "train", "settle"):
+        with pytest.raises(PluginError, match=f"engine gluon: every run has a phase '{taken}': name its own one"):
+            loop._prepare(Preparing(taken), None)
 
 
 def test_several_ranks_end_near_the_seconds_they_were_given():

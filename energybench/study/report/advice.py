@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from energybench.study.decision import FIRST_REPEATS
 from energybench.study.intervals import Ratio
+from energybench.study.payback import paid_back_last
 from energybench.study.quantities import Quantity, per, quantity
 from energybench.study.report.numbers import scale
 from energybench.study.report.settings import Entry, alone
@@ -144,7 +145,7 @@ def _sentence(network: str, members: Sequence[Entry]) -> str:
     verb = "takes" if len(best) == 1 else "has the lowest mean of energy, though others may be as good:"
     least = "the least energy, " if len(best) == 1 else ""
     told = f"{thrifty.among_its_network} {verb} {least}{number} an image."
-    return f"{told} {_trade(thrifty, fastest)}".strip()
+    return " ".join(filter(None, [told, _trade(thrifty, fastest), _payback(thrifty, members)]))
 
 
 def _trade(thrifty: Entry, fastest: Entry) -> str:
@@ -157,6 +158,15 @@ def _trade(thrifty: Entry, fastest: Entry) -> str:
         return ""
     moved = f"{less_or_more(speed, 'images a second')} and {less_or_more(energy, 'energy an image')}"
     return f"The fastest, {fastest.among_its_network}: {moved}."
+
+
+def _payback(thrifty: Entry, members: Sequence[Entry]) -> str:
+    """What the thriftiest setting takes before it trains, where its own runs were too short to earn it back."""
+    found, trained = paid_back_last(thrifty.row, (one.row for one in members)), thrifty.row.estimate("images")
+    if found is None or trained is None or found[1].images <= trained.mean:
+        return ""
+    [name] = [one.among_its_network for one in members if one.row is found[0]]
+    return f"It takes {found[1].words(name)}."
 
 
 def _ratio(before: Entry, after: Entry, metric: Quantity) -> Ratio | None:

@@ -349,17 +349,20 @@ def _front(axes: Axes, best: Sequence[Point]) -> None:
         )
 
 
-def stacked(name: str, title: str, bars: Mapping[str, Mapping[str, float]], unit: str, caption: str) -> Picture:
+def stacked(
+    name: str, title: str, bars: Mapping[str, Mapping[str, float]], order: Sequence[str], unit: str, caption: str
+) -> Picture:
     """Horizontal bars, one a setting, made of parts.
 
     Args:
         name: see Picture.
         title: see Picture.
         bars: setting -> part -> value; a part that does not exist is absent.
+        order: of the parts, from the left.
         unit: of the values.
         caption: see Picture.
     """
-    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    parts = [part for part in order if any(part in bar for bar in bars.values())]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

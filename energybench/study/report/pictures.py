@@ -7,8 +7,9 @@ from pathlib import Path
 
 from energybench.errors import DataError
 from energybench.power_plot import power_lines
+from energybench.run.metrics import LOAD, TRAIN, VALIDATE, WARMUP
 from energybench.run.result import TRACE_FILE, Result
-from energybench.study.quantities import ACCURACY, Quantity, quantity
+from energybench.study.quantities import ACCURACY, Quantity, preparations, quantity
 from energybench.study.report.drawing import Picture
 from energybench.study.report.figures import (
     MOST_NAMED,
@@ -31,7 +32,6 @@ MOST_TRACES = 3
 TRACE_POINTS = 600
 """Of a channel in a figure: more than it has pixels."""
 
-_PHASES = ("load", "compile", "warmup", "train", "validate")
 _INTERVAL = "Bars are 95 % intervals over repeats, for comparing runs on the same boards."
 
 
@@ -191,9 +191,11 @@ def _by_phase(chosen: Sequence[Entry], suffix: str) -> Picture | None:
     if len(shown) > MOST_BARS:
         largest = {(one.network, one.line): one for one in sorted(chosen, key=lambda one: one.batch or 0)}
         shown = [one for one in chosen if one in largest.values()][:MOST_BARS]
+    own = dict.fromkeys(phase for one in shown for run in one.row.finished for phase in preparations(run))
+    phases = (LOAD, *own, WARMUP, TRAIN, VALIDATE)
     found: dict[str, dict[str, float]] = {}
     for one in shown:
-        parts = {phase: _phase_energy(one, phase) for phase in _PHASES}
+        parts = {phase: _phase_energy(one, phase) for phase in phases}
         known = {phase: joules for phase, joules in parts.items() if joules is not None}
         if known:
             found[one.name] = known
@@ -210,11 +212,11 @@ def _by_phase(chosen: Sequence[Entry], suffix: str) -> Picture | None:
         "Means of the repeats. Only train counts as a setting's energy; the other phases are measured beside it, and "
         f"what is spent idle before a run is left out.{some}"
     )
-    return stacked(f"phases-{suffix}", "Where the energy goes", bars, fitting.unit, caption)
+    return stacked(f"phases-{suffix}", "Where the energy goes", bars, phases, fitting.unit, caption)
 
 
 def _phase_energy(one: Entry, phase: str) -> float | None:
-    name = "energy_j" if phase == "train" else f"{phase}.energy_j"
+    name = "energy_j" if phase == TRAIN else f"{phase}.energy_j"
     found = one.row.estimate(name)
     return None if found is None else found.mean
 
