@@ -69,6 +69,9 @@ class Source:
         time_uncertainty_s: standard uncertainty of a sample's time, seconds, common to all of them: how far the
             instrument's clock may be from CLOCK_MONOTONIC, and how late the sensor may tell what it sees. 0: the read
             itself says when.
+        jitter_s: standard uncertainty of each sample's own time, seconds, of a sensor that says when it took it.
+        scatter: relative standard uncertainty of each sample's own power, as the mean over the time since the one
+            before: some of that time a sensor may not see.
         stamps_reads: whether a sample's time is when the sensor was asked, and not when it took the value.
     """
 
@@ -83,6 +86,8 @@ class Source:
     averaging_s: float | None = None
     lag_s: float | None = None
     time_uncertainty_s: float = 0.0
+    jitter_s: float = 0.0
+    scatter: float = 0.0
     stamps_reads: bool = False
 
 

@@ -275,7 +275,29 @@ def _mean_peak_w(step_j: Floats, length_s: Floats, touching: Bools, shortest_s: 
 
 def _of_means(source: Source, found: Updates, number: int, seen: Seen | None) -> Course:
     """Means over the time since the update before: cells."""
-    return _cells_of(source, found, found.value[1:], number, seen)
+    made = _cells_of(source, found, found.value[1:], number, seen)
+    return _own_doubts(source, made) if source.jitter_s or source.scatter else made
+
+
+def _own_doubts(source: Source, made: Course) -> Course:
+    """With what is in doubt of each mean by itself: how well its sensor sees its time, and when that began and ended.
+
+    An update that is told too late by t gives the cell before it t x the difference of both cells' power too much: half
+    of that variance to each.
+    """
+    cells, segments = made.cells, made.segments
+    length_s = (cells.end_ns - cells.start_ns) / 1e9
+    before, after = _beside(cells.power_w, cells.end_ns[:-1] == cells.start_ns[1:])
+    moved_j2 = source.jitter_s**2 * ((cells.power_w - before) ** 2 + (after - cells.power_w) ** 2) / 2
+    variance_j2 = (source.scatter * cells.power_w * length_s) ** 2 + moved_j2
+    return Course(_with_sampling(segments, _shared_out(variance_j2, cells, segments)), cells)
+
+
+def _shared_out(variance_j2: Floats, cells: Cells, segments: Segments) -> Floats:
+    """(n,) what of the variance of its cell each segment has, by its length."""
+    cell = np.searchsorted(cells.start_ns, segments.start_ns, side="right") - 1
+    share = (segments.end_ns - segments.start_ns) / (cells.end_ns - cells.start_ns)[cell]
+    return np.asarray(variance_j2[cell] * share, np.float64)
 
 
 def _of_lag(source: Source, found: Updates, number: int) -> Course:
@@ -299,9 +321,7 @@ def _of_lag(source: Source, found: Updates, number: int) -> Course:
     jump_w = _jump_w(cells.power_w, touching)
     variance_j2 = (jump_w * length_s) ** 2 * _lag_variance(length_s / source.lag_s)
     variance_j2 += hidden(cells.power_w, touching, seen).sampling_w2 * length_s**2
-    cell = np.searchsorted(cells.start_ns, segments.start_ns, side="right") - 1
-    share = (segments.end_ns - segments.start_ns) / 1e9 / length_s[cell]
-    return Course(_with_sampling(segments, variance_j2[cell] * share), cells)
+    return Course(_with_sampling(segments, _shared_out(variance_j2, cells, segments)), cells)
 
 
 def _later(found: Updates, by_s: float) -> Updates:

@@ -104,6 +104,8 @@ class Timeline:
 
         - of a counter, how well its pace is known: what it counted is divided by the time between its updates. Each
           `BLOCK` of readings finds its phase anew, so in longer windows this grows no more;
+        - of means over the time between two updates, what each is in doubt of by itself, where its source declares it:
+          `scatter` x its energy, and `jitter_s` x the difference to each of its neighbours, / sqrt(2);
         - power that is seen for a part of the time, at instants or through a low-pass: for each interval, what may have
           been missed, told by how much successive values differ (`segments`);
         - power: resolution x time / sqrt(12), the same rounding all through the window;

@@ -41,6 +41,10 @@ from energybench_plugins.meters.nvml_generations import (
 
 COUNTER_UPDATE_S = 0.1
 SAMPLE_UPDATE_S = 0.02
+SAMPLE_JITTER_S, SAMPLE_SCATTER = 0.004, 0.01
+"""Of the buffer's samples, each by itself, as two H100 told beside their counters (docs/results/h100_meter.md). It is
+assumed of all others: where there is no counter nothing could tell."""
+
 POWER_READS = 0.485
 """Period of reading power, as a share of its update: an odd one, so that the reads wander over the beat."""
 
@@ -222,6 +226,8 @@ class _Card:
             averaging_s=averaging_s,
             lag_s=lag_s,
             time_uncertainty_s=self._sensors.late_s,
+            jitter_s=SAMPLE_JITTER_S if name == "buffer" else 0.0,
+            scatter=SAMPLE_SCATTER if name == "buffer" else 0.0,
         )
 
     def _field(self, number: int) -> Callable[[Any], int]:
