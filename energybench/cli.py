@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from energybench import __version__
+from energybench import __version__, interruption
 from energybench.credentials import redact
 from energybench.errors import (
     EXIT_DONE,
@@ -32,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     --fail-if` names has come about; 130 interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+    interruption.listen()
     try:
         return _dispatch(given)
     except EnergybenchError as error:
@@ -46,11 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `| head` does: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, and a terminal that goes away, end a run as Ctrl-C does: with what was measured."""
-    raise KeyboardInterrupt
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from energybench import tracking
+from energybench import interruption, tracking
 from energybench.config import resolve
 from energybench.console import RunView, console, finished_line
 from energybench.credentials import redact
@@ -36,6 +36,7 @@ def job(config: DictConfig, progress: Progress | None = None, *, records: bool =
         progress: of the sweep, where this process runs all of it.
         records: whether the run is recorded in the tracker; on a node of a cluster it is not: who sent it does that.
     """
+    interruption.check()
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
     rank = OmegaConf.select(config, "nodes.rank")

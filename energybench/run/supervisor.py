@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from energybench import interruption
 from energybench.devices import CPU
 from energybench.errors import EnergybenchError, LimitError, MeterError
 from energybench.experiment import Experiment, Tracking
@@ -339,6 +340,7 @@ class Supervisor:
         return (time.monotonic_ns() - self._heard_ns) / 1e9
 
     def _watch(self) -> None:
+        interruption.check()
         if (news := self._nodes.news()) is not None:
             if news.kind == INTERRUPTED and self._workers[0].rank == 0:
                 raise KeyboardInterrupt  # of another node: what is to be saved is saved here

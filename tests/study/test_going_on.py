@@ -34,7 +34,7 @@ def command(*words):
 def run(fakes, tmp_path, monkeypatch, capsys):
     """Runs a command line to its end in the test's folder, in this process."""
     monkeypatch.chdir(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
 
     def run(*words, code=0):
         ended = main(words)
@@ -126,6 +126,42 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, named, how):
     assert process.returncode == 130
     assert f"interrupted, 1 of 2 cells done; {how}" in said.splitlines()
     assert "One run each" not in said
+
+
+LOST = """
+import importlib, os, signal, sys
+from energybench.cli import main
+
+class Dying:
+    def __del__(self):  # an exception that is raised here is forgotten
+        os.kill(os.getpid(), signal.SIGINT)
+
+def dying(*given):
+    Dying()
+    return known(*given)
+
+module, name = sys.argv[1:3]
+holder = importlib.import_module(module)
+*path, last = name.split(".")
+for part in path:
+    holder = getattr(holder, part)
+known = getattr(holder, last)
+setattr(holder, last, dying)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize(
+    ("module", "name", "done"),
+    [("energybench.job", "finished_line", 1), ("energybench.run.supervisor", "Supervisor._on_event", 0)],
+)
+def test_an_interrupt_that_python_forgets_ends_the_sweep_all_the_same(tmp_path, module, name, done):
+    words = [sys.executable, "-c", LOST, module, name, *PLAIN, "batch=8,16", "engine.step_s=0.05"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert "Exception ignored" in ended.stderr
+    assert ended.returncode == 130, ended.stderr
+    assert any(line.startswith(f"interrupted, {done} of 2 cells done") for line in ended.stdout.splitlines())
 
 
 def test_seeds_are_advised_only_where_one_was_given(run):
