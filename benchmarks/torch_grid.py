@@ -113,6 +113,14 @@ def line(found: dict) -> str:
     )
 
 
+COLUMNS = (
+    ("images_per_s", 1, "{:,.0f}"),
+    ("power_mean_w", 1, "{:.0f}"),
+    ("energy_per_image_j", 1000, "{:.1f}"),
+    ("gflops_per_w", 1, "{:.0f}"),
+)
+
+
 def markdown(cells: list[dict], parts: list[str]) -> str:
     """A table for a page: a row for each network and batch, four columns for each precision and way."""
     found = {key_of(one): one["metrics"] for one in cells if "failure" not in one}
@@ -123,10 +131,8 @@ def markdown(cells: list[dict], parts: list[str]) -> str:
         row = []
         for precision, _, way in (part.partition(":") for part in parts):
             metrics = found.get((model, batch, precision, way))
-            row += ["–"] * 4 if metrics is None else [
-                f"{metrics['images_per_s']:,.0f}", f"{metrics['power_mean_w']:.0f}",
-                f"{1000 * metrics['energy_per_image_j']:.1f}", f"{metrics['gflops_per_w']:.0f}",
-            ]  # fmt: skip
+            for name, factor, form in COLUMNS:
+                row.append("–" if metrics is None or name not in metrics else form.format(factor * metrics[name]))
         lines.append(f"| {model} | {batch} | {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -157,25 +163,28 @@ def over_boards(cells: list[dict]) -> list[dict]:
     found = []
     for group in groups.values():
         good = [one["metrics"] for one in group if "failure" not in one]
-        names = set.intersection(*map(set, good)) if good else set()
-        means = {name: statistics.mean(metrics[name] for metrics in good) for name in names}
+        names = dict.fromkeys(name for metrics in good for name in metrics)
+        means = {name: statistics.mean(metrics[name] for metrics in good if name in metrics) for name in names}
         found.append({**next((one for one in group if "failure" not in one), group[0]), "metrics": means})
     return found
 
 
 def beside(cells: list[dict]) -> list[str]:
-    """How each further board's cells are to those of the first board: mean and scatter of their ratios."""
+    """How each further board's cells are to those of the first board: mean and scatter of their ratios.
+
+    Steps that are launched one by one are left out: they hang on the host.
+    """
     boards: dict[str, dict[Key, dict]] = {}
     for one in cells:
-        if "failure" not in one:
+        if "failure" not in one and one["way"] != "eager":
             boards.setdefault(boards_of(one), {})[key_of(one)] = one["metrics"]
-    first, *others = boards
     lines = []
-    for other in others:
+    for first, other in [(next(iter(boards)), other) for other in [*boards][1:]]:
         common = boards[first].keys() & boards[other].keys()
         told = []
         for name in ("images_per_s", "energy_per_image_j"):
-            ratios = [boards[other][key][name] / boards[first][key][name] for key in common]
+            pairs = [(boards[other][key].get(name), boards[first][key].get(name)) for key in common]
+            ratios = [mine / theirs for mine, theirs in pairs if mine and theirs]
             if len(ratios) > 1:
                 told.append(f"{name} {statistics.mean(ratios):.4f}, standard deviation {statistics.stdev(ratios):.4f}")
         lines += [f"{other} / {first}, {len(common)} cells: {'; '.join(told)}"] if told else []
@@ -217,9 +226,9 @@ def main() -> None:
         given.models, given.batches, given.plan, given.cell = ["lenet"], [8], ["fp32:eager"], 0.5
         given.device = "cpu"
     path = Path(given.out) if given.out else None
-    done: list[dict] = []
-    for earlier in [*map(Path, given.known), *([path] if path else [])]:
-        done += json.loads(earlier.read_text())["cells"] if earlier.exists() else []
+    files = [*map(Path, given.known), *([path] if path else [])]
+    told = [json.loads(earlier.read_text()) for earlier in files if earlier.exists()]
+    done = [one for earlier in told for one in earlier["cells"]]
     keys = planned(given)
     done = [one for one in done if not one.get("failure", "").startswith(RETRIED)]
     done = list({(key_of(one), boards_of(one)): one for one in done}.values())
@@ -238,9 +247,9 @@ def main() -> None:
         longest = max(longest, time.monotonic() - started)
         print(line(done[-1]), f" [{time.monotonic() - started:.1f} s]", flush=True)
         if path:
-            write(path, done)
+            write(path, done, platform.python_version())
     if given.only_show and given.known and path:
-        write(path, done)
+        write(path, done, told[0]["python"])
     shown = over_boards(done)
     print("", HEAD, *map(line, shown), *beside(done), sep="\n")
     if given.markdown:
@@ -249,8 +258,8 @@ def main() -> None:
         plot(shown, given.plot)
 
 
-def write(path: Path, cells: list[dict]) -> None:
-    path.write_text(json.dumps({"python": platform.python_version(), "cells": cells}, indent=1) + "\n")
+def write(path: Path, cells: list[dict], python: str) -> None:
+    path.write_text(json.dumps({"python": python, "cells": cells}, indent=1) + "\n")
 
 
 def plot(cells: list[dict], path: str) -> None:

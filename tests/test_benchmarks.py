@@ -128,6 +128,7 @@ def test_a_grid_shows_the_mean_of_the_boards_and_how_they_differ(module):
         "GPU-b / GPU-a, 2 cells: images_per_s 1.0050, standard deviation 0.0071; "
         "energy_per_image_j 1.1500, standard deviation 0.0707"
     ]
+    assert grid.beside([]) == []
     assert grid.markdown(grid.over_boards(cells), ["bf16:graph", "bf16:eager"]).splitlines()[2:] == [
         "| caffenet | 64 | 2,000 | 500 | 33.0 | 100 | – | – | – | – |",
         "| resnet | 64 | 1,005 | 500 | 21.0 | 100 | 400 | 500 | 40.0 | 100 |",

@@ -115,7 +115,7 @@ class Preparing(Protocol):
     """A trainer whose framework has something to do once before it trains, such as compiling: each a phase by name."""
 
     def preparations(self) -> Mapping[str, Callable[[Iterable[Batch], Iterable[Batch]], None]]:
-        """Name of the phase -> what is done in it, in order.
+        """Name of the phase, none that every run has (`run.metrics.OF_EVERY_ENGINE`) -> what is done in it, in order.
 
         Each is called with as many training batches as it cares to take, and one validation batch or none. Weights,
         optimiser and random state end as they began.

@@ -104,17 +104,11 @@ def _before(metric: str, *more: str) -> Callable[[Result], float | None]:
     return value
 
 
-PREPARATION = {
-    "energy": Quantity("preparation_j", "energy of preparing", "J", True, 1, derive=_before("energy_j")),
-    "time": Quantity("preparation_s", "time of preparing", "s", True, derive=_before("time_s")),
-}
-"""What an engine's own phases take; 0 where it has none."""
-
 BEFORE = {
     "energy": Quantity("before_training_j", "energy before training", "J", True, 1, derive=_before("energy_j", WARMUP)),
     "time": Quantity("before_training_s", "time before training", "s", True, derive=_before("time_s", WARMUP)),
 }
-"""The same with warming up, in which an engine that prepares nothing finds its way: cuDNN's search among algorithms."""
+"""What an engine's own phases take, and warming up, where one without them searches for its algorithms."""
 
 
 def epoch_images(result: Result) -> float | None:
@@ -208,7 +202,7 @@ def quantity(name: str) -> Quantity:
     """A metric by its name; one that is not in `KNOWN` has the unit that its name ends with and no better or worse."""
     if name in _BY_NAME:
         return _BY_NAME[name]
-    known = _BY_NAME.get(name.partition(".")[2] or name)  # of a phase: compile.energy_j
+    known = _BY_NAME.get(name.rpartition(".")[2])  # of a phase: compile.energy_j
     if known is not None and known.derive is None:
         return Quantity(name, name, known.unit, known.smaller_is_better, known.energy_power, known.share)
     unit = next((unit for ending, unit in _UNITS.items() if name.partition(".")[0].endswith(ending)), "")

@@ -69,7 +69,7 @@ def _answer(decision: Decision, rates: Rates) -> Iterator[str]:
     elif question.baseline is not None:
         yield f"  Your present setting ({question.baseline}) is not among these: the two are not compared."
     if (dearest := _payback(decision)) is not None:
-        yield f"  {_before(*dearest, decision)}"
+        yield f"  It takes {dearest[1].words(dearest[0].label)}."
     yield from (f"  {line}" for line in _cost(chosen, decision, rates))
 
 
@@ -101,16 +101,14 @@ def _against(decision: Decision) -> str:
 
 
 def _payback(decision: Decision) -> tuple[Row, Payback] | None:
-    """Of what the chosen setting prepares, against those that meet what is asked and take less for a while."""
+    """Of what the chosen setting prepares, against those that meet what is asked and take less for a while.
+
+    A run's length is the user's; where a whole run is asked for, it is the run's.
+    """
     chosen, criterion = decision.chosen, decision.question.criterion
-    if chosen is None or criterion not in CRITERIA:
+    if chosen is None or criterion not in CRITERIA or decision.question.per not in ("image", "epoch"):
         return None
     return paid_back_last(chosen.row, (one.row for one in decision.settings if not one.unmet), criterion)
-
-
-def _before(other: Row, back: Payback, decision: Decision) -> str:
-    doubt = ", by means that are not told apart" if other in [setting.row for setting in decision.tied] else ""
-    return f"It takes {back.words(other.label)}{doubt}."
 
 
 def _cost(setting: Setting, decision: Decision, rates: Rates) -> Iterator[str]:

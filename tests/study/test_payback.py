@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 from results import repeats, run
 
+from energybench.run.result import Attempt, Failure
 from energybench.study import recommendation
 from energybench.study.compare import compare
 from energybench.study.comparison_text import lines, to_json
 from energybench.study.costs import Rates
 from energybench.study.decision import Question, decide
 from energybench.study.payback import paid_back_last, payback
-from energybench.study.quantities import PREPARATION, preparations, quantity
+from energybench.study.quantities import BEFORE, preparations, quantity
 from energybench.study.report.advice import advice
 from energybench.study.report.settings import entries
 from energybench.study.rows import rows
@@ -46,15 +47,15 @@ def settings():
 def test_what_compiling_takes_is_earned_back_by_what_it_saves():
     plain, compiled = settings()
     energy, time = payback(compiled, plain, "energy"), payback(compiled, plain, "time")
-    assert energy.phases == ("compile", "capture")
+    assert energy.phases == ("compile",)
+    assert energy.sure
     assert energy.more == pytest.approx((5000 + 80 + 60) - (700 + 100))
     assert energy.images == pytest.approx(energy.more / (0.0920 - 0.0750))
     assert energy.time_s == pytest.approx(energy.images / 8700)
     assert time.more == pytest.approx((34 + 0.3 + 0.6) - (4 + 1))
     assert time.images == pytest.approx(time.more / (1 / 6000 - 1 / 8700))
     assert energy.words("none") == (
-        "4.34 kJ more than none before it trains (compile, capture), "
-        "earned back after about 255,000 images (29 s of training)"
+        "4.34 kJ more than none before it trains (compile), earned back after about 255,000 images (29 s of training)"
     )
     assert payback(plain, compiled, "energy") is None
 
@@ -80,7 +81,7 @@ def test_what_saves_nothing_is_never_earned_back():
     back = payback(table[1], table[0])
     assert math.isinf(back.images)
     assert back.to_json() | {"more": 0} == {
-        "phases": ("compile", "capture"), "unit": "J", "more": 0, "images": None, "time_s": None,
+        "phases": ("compile",), "unit": "J", "more": 0, "images": None, "time_s": None, "sure": back.sure,
     }  # fmt: skip
     assert back.words("it").endswith("and saves nothing an image")
 
@@ -91,11 +92,28 @@ def test_what_saves_nothing_is_never_earned_back():
         (before(warmup=(900.0, 9.0)), before(warmup=(100.0, 1.0))),  # more steps to warm up: no engine's own doing
         (before(compile=(None, 30.0)), {}),  # no reading fell into it
         (before(compile=(5.0, 30.0), warmup=(5.0, 1.0)), before(warmup=(50.0, 1.0))),  # where the other does the same
+        (before(capture=(1868.0, 13.1)), before(capture=(498.0, 3.0))),  # the same phase: that is scatter
     ],
 )
 def test_nothing_is_said_where_nothing_more_is_prepared_or_known(mine, theirs):
     made = [run(64, image_j=0.1, metrics=mine), run(128, image_j=0.2, metrics=theirs)]
     assert payback(*rows(made)) is None
+
+
+OTHER = {"model": {"name": "resnet"}}, {"dataset": {"name": "fashion_mnist"}}
+
+
+@pytest.mark.parametrize("config", OTHER)
+def test_nothing_is_said_of_other_networks_and_data(config):
+    made = [run(64, image_j=0.1, **COMPILED), run(64, image_j=0.2, config=config, metrics=PLAIN["metrics"])]
+    assert payback(*rows(made)) is None
+
+
+def test_nothing_is_said_of_runs_that_prepared_twice():
+    plain, compiled = settings()
+    attempt = Attempt("a", Failure("interrupted", "stopped"), "", "", (), ())
+    again = [replace(one, attempts=(attempt,)) for one in compiled.results]
+    assert payback(replace(compiled, results=tuple(again)), plain) is None
 
 
 def test_of_several_the_one_that_is_caught_up_with_last():
@@ -120,6 +138,8 @@ def test_recommend_says_it_in_words_and_as_json():
     assert found["payback"]["unit"] == "J"
     [by_time] = decide(results, Question(criterion="time"))
     assert any("29.9 s more than" in line for line in recommendation.lines(by_time, Rates()))
+    [of_a_run] = decide(results, Question(per="run"))
+    assert not any("before it trains" in line for line in recommendation.lines(of_a_run, Rates()))
     [by_edp] = decide(results, Question(criterion="edp"))
     assert not any("before it trains" in line for line in recommendation.lines(by_edp, Rates()))
 
@@ -163,7 +183,7 @@ def test_phases_of_an_engine_s_own_are_named_in_a_run_s_table_and_have_their_own
     metrics = before(quantise=(80.0, 0.5), load=(1.0, 1.0)) | {"quantise.energy_uncertainty_j": 40.0}
     result = run(metrics=metrics)
     assert preparations(result) == ("quantise",)
-    assert PREPARATION["energy"].of(result) == 80.0
+    assert BEFORE["energy"].of(result) == 80.0
     assert quantity("quantise.energy_j").uncertainties(result).common == pytest.approx(20.0)
     words = [str(cell) for cell in details(result).columns[0].cells]
     assert "energy of quantise" in words
