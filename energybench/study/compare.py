@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from energybench.run.result import Result
-from energybench.study.intervals import Difference, Estimate, Ratio, Sample, difference, holm, paired
+from energybench.study.intervals import Difference, Estimate, Ratio, difference, holm, paired, ratio_of
 from energybench.study.quantities import KNOWN, Quantity, quantity
 from energybench.study.rows import Row, natural, rows, varying
-from energybench.study.separation import change
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def _change(metric: Quantity, before: Row, after: Row, incomparable: str) -> Cha
         return Change(metric.name, *estimates, None, None)
     if metric.share:
         return Change(metric.name, *estimates, None, _by_seed(metric, before, after) or difference(a, b))
-    return Change(metric.name, *estimates, _ratio(a, b), None)
+    return Change(metric.name, *estimates, ratio_of(a, b), None)
 
 
 ELSEWHERE = {"device", "generation", "gpu.name"}
@@ -155,10 +154,6 @@ def _by_seed(metric: Quantity, before: Row, after: Row) -> Difference | None:
     alike = len(mine) == len(before.finished) == len(theirs) == len(after.finished) and mine.keys() == theirs.keys()
     pairs = [(a, b) for seed, a in mine.items() if a is not None and (b := theirs.get(seed)) is not None]
     return paired(pairs) if alike and len(pairs) == len(mine) > 1 else None
-
-
-def _ratio(a: Sample, b: Sample) -> Ratio | None:
-    return change(a, b).exp() if min(*a.values, *b.values) > 0 else None
 
 
 def _incomparable(before: Row, after: Row) -> str:

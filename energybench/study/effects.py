@@ -15,10 +15,10 @@ from energybench.study.intervals import (
     holm,
     paired,
     quantile,
+    ratio_of,
 )
 from energybench.study.quantities import Quantity, quantity
 from energybench.study.rows import Row, levels
-from energybench.study.separation import change
 
 BATCH, GENERATION, COUNT = "batch", "generation", "gpu.count"
 """Factors of the study."""
@@ -113,8 +113,8 @@ def _matches(before: Sequence[Row], after: Sequence[Row], factor: str, metric: Q
             continue
         if metric.share:
             found.append(Matched(partner.label, partner, row, None, difference(a, b)))
-        elif min(*a.values, *b.values) > 0:
-            found.append(Matched(partner.label, partner, row, change(a, b).exp(), None))
+        elif (moved := ratio_of(a, b)) is not None:
+            found.append(Matched(partner.label, partner, row, moved, None))
     return found
 
 

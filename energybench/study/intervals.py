@@ -180,6 +180,11 @@ def ratio(a: Sample, b: Sample, alpha: float = 1 - CONFIDENCE) -> Ratio:
     return difference(a.log(), b.log(), alpha).exp()
 
 
+def ratio_of(a: Sample | None, b: Sample | None) -> Ratio | None:
+    """B / a; None where one is missing, or has a value that is not above 0."""
+    return ratio(a, b) if a is not None and b is not None and min(*a.values, *b.values) > 0 else None
+
+
 def gain_variance(a: Sample, b: Sample) -> float:
     """What the gains of boards add to the variance of a difference: nothing where they are known to be the same."""
     if a.boards and a.boards == b.boards:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from energybench.console import duration
+from energybench.study.intervals import CONFIDENCE, ratio_of
 from energybench.study.quantities import BEFORE, Quantity, per, preparations
 from energybench.study.rows import Row
-from energybench.study.separation import change
 from energybench.study.words import rounded, sized
 
 CRITERIA = ("energy", "time")
@@ -93,11 +93,8 @@ def _alternatives(row: Row, other: Row) -> bool:
 
 
 def _told_apart(row: Row, other: Row, metric: Quantity) -> bool:
-    mine, theirs = row.sample(metric), other.sample(metric)
-    if mine is None or theirs is None or min(*mine.values, *theirs.values) <= 0:
-        return False
-    ratio = change(theirs, mine).exp()
-    return ratio.low is not None and ratio.high is not None and not ratio.low <= 1 <= ratio.high
+    found = ratio_of(other.sample(metric), row.sample(metric))
+    return found is not None and found.p is not None and found.p <= 1 - CONFIDENCE
 
 
 def _difference(row: Row, other: Row, metric: Quantity) -> float | None:

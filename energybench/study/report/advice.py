@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from energybench.study.decision import FIRST_REPEATS
-from energybench.study.intervals import Ratio
+from energybench.study.intervals import Ratio, ratio_of
 from energybench.study.payback import paid_back_last
 from energybench.study.quantities import Quantity, per, quantity
 from energybench.study.report.numbers import scale
 from energybench.study.report.settings import Entry, alone
-from energybench.study.separation import change, in_question, repeats_needed
+from energybench.study.separation import in_question, repeats_needed
 from energybench.study.words import less_or_more
 
 MOST_NAMED = 3
@@ -170,7 +170,4 @@ def _payback(thrifty: Entry, members: Sequence[Entry]) -> str:
 
 
 def _ratio(before: Entry, after: Entry, metric: Quantity) -> Ratio | None:
-    one, other = before.row.sample(metric), after.row.sample(metric)
-    if one is None or other is None or min(*one.values, *other.values) <= 0:
-        return None
-    return change(one, other).exp()
+    return ratio_of(before.row.sample(metric), after.row.sample(metric))
